@@ -1,0 +1,356 @@
+/**
+ * Starts the whole system on this machine, keeps it running and stops it: the backend's servers, and for each service
+ * of the topology an app and its sidecar. `npm start`, the end-to-end tests and the benchmark all use it.
+ */
+import { existsSync, mkdirSync, readdirSync, renameSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import { basename, join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { guard, unguard } from "./guard.js";
+import { endLeftovers, lock, remember, unlock } from "./lock.js";
+import { type ProcessSpec, Supervised } from "./processes.js";
+import { type Server, serversFor } from "./servers.js";
+import {
+  type Instance,
+  instances,
+  type Rendered,
+  readTopology,
+  render,
+  StartError,
+  sidecarArgs,
+} from "./topology.js";
+
+export { StartError } from "./topology.js";
+
+/** The repository's root, seen from dist/dapr/. */
+export const root = fileURLToPath(new URL("../../", import.meta.url));
+
+export interface StartOptions {
+  /** Where state and messages live: a directory under components/, or a path. Default: as in the topology file. */
+  backend?: string;
+  /** How the business runs: a file under shops/ (without .yaml), or a path. Default: as in the topology file. */
+  shop?: string;
+  /** How often each service runs, once if not given. */
+  replicas?: Record<string, number>;
+  /** The directory for state, logs and everything else that this run writes. Default: data. */
+  data?: string;
+  /** Added to every port. Default: 0. */
+  ports?: number;
+  /** More environment for all apps. */
+  env?: Record<string, string>;
+  /** Sets DRILLS=1 in the apps. */
+  drills?: boolean;
+  /** Sets FAULTS for an app (`order`) or one of its replicas (`order-1`), in its first start only. */
+  faults?: Record<string, string>;
+  /** The topology file. Default: dapr/dapr.yaml. */
+  topology?: string;
+  /** Told, in sentences for people, about crashes and restarts. Default: nobody is. */
+  onEvent?: (message: string) => void;
+}
+
+export interface ProcessInfo {
+  /** `redis`, `order-0`, `order-0-sidecar` */
+  name: string;
+  kind: ProcessSpec["kind"];
+  pid: number | undefined;
+  port: number;
+  restarts: number;
+  log: string;
+}
+
+/** A running system. */
+export interface System {
+  /** The offset that was added to every port. */
+  ports: number;
+  /** The base URL of an app. */
+  url(app: string, replica?: number): string;
+  /** The base URL of an app's sidecar. */
+  sidecarUrl(app: string, replica?: number): string;
+  /** The base URL of the gateway. */
+  readonly gateway: string;
+  processes(): ProcessInfo[];
+  /** Sends a signal to a process and, if the signal ends processes, waits for its end. It is then started again. */
+  kill(name: string, signal?: NodeJS.Signals): Promise<void>;
+  /** Resolves once a process (all of them, if none is named) does its work; rejects after a minute. */
+  waitReady(name?: string): Promise<void>;
+  /** Ends everything in order, within 10 s; with `now`, at once. May be called repeatedly. */
+  stop(options?: { now?: boolean }): Promise<void>;
+}
+
+const readyWithin = 60_000;
+const maxFailedStarts = 5;
+const maxLogBytes = 10_000_000;
+/** How long each kind may take to stop, in this order: an app uses its sidecar, and that its servers, to the end. */
+const stopPatience = { app: 4000, sidecar: 3500, server: 2000 };
+
+/** Starts the system and resolves when all of it is ready. If that fails, nothing of it keeps running. */
+export async function startSystem(options: StartOptions = {}): Promise<System> {
+  const offset = options.ports ?? 0;
+  const data = resolve(options.data ?? join(root, "data"));
+  const backend = options.backend && named("backend", "components", "", options.backend);
+  const shop = options.shop && named("shop", "shops", ".yaml", options.shop);
+  const topology = readTopology(options.topology ?? join(root, "dapr", "dapr.yaml"), backend);
+  const list = instances(topology, options.replicas ?? {}, offset);
+
+  for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
+  lock(data);
+  const system = new LocalSystem(list, data, offset, options.onEvent ?? (() => {}));
+  guard(system);
+  try {
+    await system.endLeftovers();
+    const rendered = render(topology, join(data, "run"), offset);
+    const servers = serversFor(rendered.components, data);
+    await checkPorts(servers, list);
+    for (const server of servers) {
+      mkdirSync(server.directory, { recursive: true });
+      system.start({ ...server, kind: "server", cwd: data, env: () => ({}) });
+    }
+    await system.waitReady();
+    for (const instance of list) {
+      system.start(sidecarSpec(instance, rendered, data));
+      system.start(appSpec(instance, options, shop));
+    }
+    await system.waitReady();
+    await Promise.all(list.map((instance) => system.announce(instance)));
+    return system;
+  } catch (error) {
+    await system.stop();
+    throw error;
+  }
+}
+
+class LocalSystem implements System {
+  readonly #processes: Supervised[] = [];
+  #stopping: Promise<void> | undefined;
+
+  constructor(
+    private readonly instances: Instance[],
+    private readonly data: string,
+    readonly ports: number,
+    private readonly tell: (message: string) => void,
+  ) {}
+
+  url(app: string, replica = 0): string {
+    return `http://127.0.0.1:${this.#instance(app, replica).ports.app}`;
+  }
+
+  sidecarUrl(app: string, replica = 0): string {
+    return `http://127.0.0.1:${this.#instance(app, replica).ports.http}`;
+  }
+
+  get gateway(): string {
+    return this.url("gateway");
+  }
+
+  processes(): ProcessInfo[] {
+    return this.#processes.map(({ spec: { name, kind, port, log }, pid, restarts }) => {
+      return { name, kind, pid, port, restarts, log };
+    });
+  }
+
+  async kill(name: string, signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    await this.#process(name).kill(signal);
+  }
+
+  async waitReady(name?: string): Promise<void> {
+    const awaited = name ? [this.#process(name)] : this.#processes;
+    let failed = false; // one failure ends the wait for the others
+    const wait = async (process: Supervised) => {
+      try {
+        await becomesReady(process, () => failed || this.#stopping !== undefined);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    };
+    await Promise.all(awaited.map(wait));
+  }
+
+  async stop({ now = false } = {}): Promise<void> {
+    this.#stopping ??= this.#stopInOrder();
+    if (now) await Promise.all(this.#processes.map((process) => process.stop(0)));
+    await this.#stopping;
+  }
+
+  async endLeftovers(): Promise<void> {
+    const left = await endLeftovers(this.data);
+    if (left.length > 0) this.tell(`ended what an earlier run left running: ${left.join(", ")}`);
+  }
+
+  /** Starts a process, to be kept running until the system stops. */
+  start(spec: Omit<ProcessSpec, "log">): void {
+    if (this.#stopping) throw new StartError("stopped while starting");
+    const log = join(this.data, "logs", `${spec.name}.log`);
+    if (existsSync(log) && statSync(log).size > maxLogBytes) renameSync(log, `${log}.1`);
+    const started = (process: Supervised) => {
+      remember(this.data, this.processes());
+      if (process.restarts > 0) void this.#announceAgain(process.spec.name);
+    };
+    const process = new Supervised({ ...spec, log }, started, this.tell);
+    this.#processes.push(process);
+    process.start();
+  }
+
+  /** Tells a sidecar what `dapr list` shows about its app. */
+  async announce({ name, app, ports }: Instance): Promise<void> {
+    const metadata = {
+      cliPID: String(process.pid),
+      appPID: String(this.#process(name).pid ?? 0),
+      appCommand: app.command.join(" "),
+    };
+    for (const [key, body] of Object.entries(metadata))
+      await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata/${key}`, { method: "PUT", body });
+  }
+
+  /** The ids of processes that run now: for the end of this process, which can't wait for anything. */
+  pids(): number[] {
+    return this.#processes.flatMap(({ pid }) => pid ?? []);
+  }
+
+  async #announceAgain(restarted: string): Promise<void> {
+    const instance = this.instances.find(({ name }) => restarted === name || restarted === `${name}-sidecar`);
+    if (!instance) return;
+    try {
+      await this.waitReady(`${instance.name}-sidecar`);
+      await this.announce(instance);
+    } catch {
+      // Stopped meanwhile; or ended again, and then it is announced after that start.
+    }
+  }
+
+  async #stopInOrder(): Promise<void> {
+    for (const kind of ["app", "sidecar", "server"] as const) {
+      const ofKind = this.#processes.filter(({ spec }) => spec.kind === kind);
+      await Promise.all(ofKind.map((process) => process.stop(stopPatience[kind])));
+    }
+    unlock(this.data);
+    unguard(this);
+  }
+
+  #instance(app: string, replica: number): Instance {
+    const found = this.instances.find((instance) => instance.name === `${app}-${replica}`);
+    if (!found) throw new Error(`no replica ${replica} of ${app} runs here`);
+    return found;
+  }
+
+  #process(name: string): Supervised {
+    const found = this.#processes.find(({ spec }) => spec.name === name);
+    if (!found) throw new Error(`no process "${name}" runs here`);
+    return found;
+  }
+}
+
+async function becomesReady(process: Supervised, cancelled: () => boolean): Promise<void> {
+  const { name, log } = process.spec;
+  const fail = (what: string) => {
+    throw new StartError(`${name} ${what}. The end of its log, ${log}:\n${process.lastLines()}`);
+  };
+  for (const end = Date.now() + readyWithin; !(await process.ready()); await delay(50)) {
+    if (cancelled()) throw new StartError(`stopped while waiting for ${name}`);
+    if (process.failedStarts >= maxFailedStarts) fail(`failed to start ${maxFailedStarts} times in a row`);
+    if (Date.now() > end) fail(`is not ready after ${readyWithin / 1000} s`);
+  }
+}
+
+function sidecarSpec(instance: Instance, rendered: Rendered, data: string): Omit<ProcessSpec, "log"> {
+  const { app, name, ports } = instance;
+  const sidecar = `http://127.0.0.1:${ports.http}/v1.0`;
+  return {
+    name: `${name}-sidecar`,
+    kind: "sidecar",
+    command: process.env.DAPRD ?? "daprd",
+    args: sidecarArgs(instance, rendered),
+    cwd: data, // relative SQLite files of the components end up there
+    env: () => ({ DAPR_HOST_IP: "127.0.0.1" }), // the address it registers for other sidecars
+    port: ports.http,
+    // A call to its own app passes only when the sidecar's health probe has found the app healthy.
+    ready: async () =>
+      (await answers(`${sidecar}/healthz`)) &&
+      (!app.enableAppHealthCheck || answers(`${sidecar}/invoke/${app.appID}/method${healthPath(instance)}`)),
+  };
+}
+
+function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit<ProcessSpec, "log"> {
+  const { app, name, ports, replica } = instance;
+  const [program = "", ...args] = app.command;
+  return {
+    name,
+    kind: "app",
+    command: program === "node" ? process.execPath : program, // the node that runs us, not another one on PATH
+    args,
+    cwd: app.appDirPath,
+    env: (restarts) => ({
+      ...app.env,
+      ...(shop && { SHOP: shop }),
+      // The same names as the Dapr CLI sets …
+      APP_ID: app.appID,
+      APP_PORT: String(ports.app),
+      DAPR_HTTP_PORT: String(ports.http),
+      DAPR_GRPC_PORT: String(ports.grpc),
+      // … and ours.
+      REPLICA: `${app.appID}-${replica}`,
+      DRILLS: options.drills ? "1" : undefined,
+      FAULTS: restarts === 0 ? (options.faults?.[name] ?? options.faults?.[app.appID]) : undefined,
+      ...options.env,
+    }),
+    port: ports.app,
+    ready: () => answers(`http://127.0.0.1:${ports.app}${healthPath(instance)}`),
+  };
+}
+
+const healthPath = ({ app }: Instance) => app.appHealthCheckPath ?? "/readyz";
+
+/** Whether a GET succeeds now. */
+async function answers(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(2000) });
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+/** Finds what an option names: a file or directory of ours, or any path. */
+function named(option: string, directory: string, suffix: string, value: string): string {
+  const ours = join(root, directory, `${value}${suffix}`);
+  const path = !value.includes("/") && existsSync(ours) ? ours : resolve(value);
+  if (existsSync(path)) return path;
+  const names = readdirSync(join(root, directory)).map((name) => basename(name, suffix || undefined));
+  throw new StartError(`no ${option} "${value}"; there are ${names.join(", ")}, or give a path`);
+}
+
+/** Throws if a port that the system needs is in use. */
+async function checkPorts(servers: Server[], list: Instance[]): Promise<void> {
+  const wanted = [
+    ...servers.map(({ name, port }) => ({ name, port })),
+    ...list.flatMap(({ name, ports }) =>
+      Object.entries(ports).map(([use, port]) => ({
+        name: use === "app" ? name : `${name}-sidecar (${use})`,
+        port,
+      })),
+    ),
+  ];
+  const free = await Promise.all(wanted.map(({ port }) => isFree(port)));
+  const busy = wanted.filter((_, index) => !free[index]);
+  if (busy.length === 0) return;
+  const ports = busy.map(({ name, port }) => `  ${port}, wanted by ${name}`).join("\n");
+  throw new StartError(
+    `These ports are in use by other programs:\n${ports}\n` +
+      "End those programs, or move this system to other ports: npm start -- --ports 10000",
+  );
+}
+
+/** Whether nothing listens on a port, neither on loopback nor on all interfaces. */
+async function isFree(port: number): Promise<boolean> {
+  for (const host of ["127.0.0.1", undefined]) {
+    const free = await new Promise<boolean>((done) => {
+      const probe = createServer();
+      probe.once("error", () => done(false));
+      probe.listen({ port, host }, () => probe.close(() => done(true)));
+    });
+    if (!free) return false;
+  }
+  return true;
+}

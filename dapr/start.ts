@@ -1,0 +1,106 @@
+/** `npm start`: runs the whole system in the foreground until Ctrl-C. */
+import { existsSync } from "node:fs";
+import { delimiter, join, relative } from "node:path";
+import { parseArgs } from "node:util";
+import Table from "cli-table3";
+import { StartError, type StartOptions, type System, startSystem } from "./runner.js";
+
+const usage = `Usage: npm start -- [options]
+
+  --backend NAME|DIR     where state and messages live: a folder under components/ (embedded)
+  --shop NAME|FILE       how the business runs: a file under shops/ (fashion)
+  --replicas APP=N,...   run more than one of a service, as in order=3,delivery=2
+  --data DIR             where state and logs are kept (data)
+  --ports N              add N to every port, to run a second system beside the first
+  --drills               let faults be triggered by requests, for drills
+  --help                 show this`;
+
+/** The options of the command line. Throws, with a sentence for people, if they can't be understood. */
+function parseOptions(args: string[]): StartOptions | "help" {
+  const { values } = parseArgs({
+    args,
+    options: {
+      backend: { type: "string" },
+      shop: { type: "string" },
+      replicas: { type: "string", multiple: true },
+      data: { type: "string" },
+      ports: { type: "string" },
+      drills: { type: "boolean" },
+      help: { type: "boolean" },
+    },
+  });
+  if (values.help) return "help";
+  const replicas = (values.replicas ?? [])
+    .flatMap((list) => list.split(","))
+    .map((item) => {
+      const [, app, count] = /^([\w-]+)=(\d+)$/.exec(item.trim()) ?? [];
+      if (!app) throw new Error(`--replicas: "${item}" is not of the form order=3`);
+      return [app, Number(count)] as const;
+    });
+  if (values.ports !== undefined && !/^\d+$/.test(values.ports))
+    throw new Error(`--ports: "${values.ports}" is not a whole number`);
+  return { ...values, replicas: Object.fromEntries(replicas), ports: Number(values.ports ?? 0) };
+}
+
+/** One row per service replica and server: where it listens, its process id and its log. */
+function table(system: System): string {
+  const rows = new Table({
+    head: ["service", "port", "sidecar", "pid", "log"],
+    style: { head: [], border: [] },
+  });
+  const all = system.processes();
+  for (const { name, kind, port, pid, log } of all) {
+    if (kind === "sidecar") continue;
+    const sidecar = all.find((candidate) => candidate.name === `${name}-sidecar`);
+    rows.push([name, port, sidecar?.port ?? "", pid ?? "", relative(process.cwd(), log)]);
+  }
+  return rows.toString();
+}
+
+/** Three commands that show what the system does, for the HTTP client that is installed. */
+function commands({ gateway }: System): string {
+  const address = gateway.replace(/.*:/, ":");
+  const lines = onPath("http")
+    ? [
+        `http ${address}/orders productId=1 productName="Outwear-1" qty=1`,
+        `http ${address}/orderStatuses/1`,
+        `http DELETE ${address}/orders/1`,
+      ]
+    : [
+        `curl localhost${address}/orders -H content-type:application/json -d '{"productId":1,"productName":"Outwear-1","qty":1}'`,
+        `curl localhost${address}/orderStatuses/1`,
+        `curl -X DELETE localhost${address}/orders/1`,
+      ];
+  const purposes = ["place an order", "see it", "cancel it"];
+  const width = Math.max(...lines.map((line) => line.length));
+  return lines.map((line, index) => `  ${line.padEnd(width)}   # ${purposes[index]}`).join("\n");
+}
+
+const onPath = (program: string) =>
+  (process.env.PATH ?? "").split(delimiter).some((directory) => existsSync(join(directory, program)));
+
+async function main(): Promise<void> {
+  const began = performance.now();
+  let options: StartOptions | "help";
+  try {
+    options = parseOptions(process.argv.slice(2));
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exitCode = 2;
+    return;
+  }
+  if (options === "help") return console.log(usage);
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
+    process.once(signal, () => console.log("\nstopping …"));
+  try {
+    const system = await startSystem({ ...options, onEvent: (message) => console.log(message) });
+    console.log(table(system));
+    console.log(`\nTry, in another terminal:\n${commands(system)}\n`);
+    console.log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s; Ctrl-C stops`);
+  } catch (error) {
+    console.error(error instanceof StartError ? error.message : error);
+    process.exitCode = 1;
+  }
+}
+
+await main();

@@ -1,0 +1,68 @@
+/**
+ * Group commit: while one call is under way, what is asked meanwhile is gathered and sent together.
+ *
+ * At one client nothing waits; under load N writes become one request to the sidecar. A lane never has more than
+ * `flights` calls under way, which also keeps the writers of one store in order (SQLite's collide otherwise).
+ */
+export class Batcher<In, Out> {
+  private waiting: { item: In; resolve: (out: Out) => void; reject: (error: unknown) => void }[] = [];
+  private flying = 0;
+
+  /**
+   * @param run takes up to `most` items and answers one result per item, in order; a result that is an Error rejects
+   *   just that item, a rejection rejects them all
+   */
+  constructor(
+    private readonly run: (items: In[]) => Promise<(Out | Error)[]>,
+    private readonly most = 64,
+    private readonly flights = 1,
+  ) {}
+
+  /** Adds one item and answers its own result. */
+  add(item: In): Promise<Out> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ item, resolve, reject });
+      if (this.flying < this.flights) this.fly();
+    });
+  }
+
+  private fly(): void {
+    const batch = this.waiting.splice(0, this.most);
+    if (batch.length === 0) return;
+    this.flying++;
+    this.run(batch.map((one) => one.item))
+      .then(
+        (outs) => {
+          batch.forEach((one, i) => {
+            const out = outs[i];
+            if (out instanceof Error) one.reject(out);
+            else one.resolve(out as Out);
+          });
+        },
+        (error) => {
+          for (const one of batch) one.reject(error);
+        },
+      )
+      .finally(() => {
+        this.flying--;
+        this.fly();
+      });
+  }
+}
+
+/** Runs the tasks of one key one after another, and those of different keys side by side. */
+export class KeyedLock {
+  private readonly tails = new Map<string, Promise<unknown>>();
+
+  /** Runs `task` once all earlier tasks of `key` have settled; answers what it answers. */
+  async run<T>(key: string, task: () => Promise<T>): Promise<T> {
+    const before = this.tails.get(key);
+    const mine = (before ?? Promise.resolve()).then(task, task);
+    this.tails.set(key, mine);
+    try {
+      return await mine;
+    } finally {
+      if (this.tails.get(key) === mine) this.tails.delete(key);
+    }
+  }
+}

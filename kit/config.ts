@@ -1,0 +1,54 @@
+import { hostname } from "node:os";
+import { z } from "zod";
+
+const port = z.coerce.number().int().min(1).max(65535);
+
+const schema = z.object({
+  /** app-id of this service, as Dapr knows it; `dapr run` and the runner set it */
+  APP_ID: z.string().optional(),
+  APP_PORT: port,
+  /** HTTP port of this replica's own sidecar */
+  DAPR_HTTP_PORT: port.default(3500),
+  /** the slot that this process fills, unique among the replicas of its service */
+  REPLICA: z.string().default(hostname()),
+  /** path of the shop's YAML file */
+  SHOP: z.string().default("shops/fashion.yaml"),
+  LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal"]).default("info"),
+  /** "1" opens the drills: switches that make parts fail on purpose */
+  DRILLS: z.enum(["0", "1"]).default("0"),
+  /** address to listen on; the sidecar is on the same machine */
+  APP_HOST: z.string().default("127.0.0.1"),
+});
+
+export interface Config {
+  app: string;
+  port: number;
+  host: string;
+  daprPort: number;
+  slot: string;
+  shop: string;
+  logLevel: z.infer<typeof schema>["LOG_LEVEL"];
+  drills: boolean;
+}
+
+/** Reads the environment. @throws Error that names every variable that is wrong */
+export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): Config {
+  const parsed = schema.safeParse(env);
+  if (!parsed.success) {
+    const wrong = parsed.error.issues
+      .map((issue) => `  ${issue.path.join(".")}: ${issue.message}`)
+      .join("\n");
+    throw new Error(`${app} cannot start, its environment is not complete:\n${wrong}`);
+  }
+  const got = parsed.data;
+  return {
+    app: got.APP_ID ?? app,
+    port: got.APP_PORT,
+    host: got.APP_HOST,
+    daprPort: got.DAPR_HTTP_PORT,
+    slot: got.REPLICA,
+    shop: got.SHOP,
+    logLevel: got.LOG_LEVEL,
+    drills: got.DRILLS === "1",
+  };
+}

@@ -1,0 +1,323 @@
+import { bodyParser } from "@koa/bodyparser";
+import Router from "@koa/router";
+import Koa from "koa";
+import { z } from "zod";
+import { inTrace, type Logger } from "#kit/log.js";
+import { invalid, notFound, Problem, tryLater } from "#kit/problem.js";
+import type { Page } from "#kit/records.js";
+import { Unavailable } from "#kit/sidecar.js";
+
+/** What a route works on. */
+export interface Request {
+  params: Record<string, string>;
+  query: Record<string, string | undefined>;
+  /** the JSON body, not yet checked; {} where there was none */
+  body: unknown;
+  headers: Record<string, string | undefined>;
+  path: string;
+}
+
+export interface Answer {
+  status: number;
+  body?: unknown;
+  headers?: Record<string, string>;
+  /** media type; HAL where it is not said */
+  type?: string;
+}
+
+export interface Route {
+  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+  path: string;
+  handle(request: Request): Promise<Answer>;
+}
+
+type Handler = Route["handle"];
+export const get = (path: string, handle: Handler): Route => ({ method: "GET", path, handle });
+export const post = (path: string, handle: Handler): Route => ({ method: "POST", path, handle });
+export const put = (path: string, handle: Handler): Route => ({ method: "PUT", path, handle });
+export const patch = (path: string, handle: Handler): Route => ({ method: "PATCH", path, handle });
+export const del = (path: string, handle: Handler): Route => ({ method: "DELETE", path, handle });
+
+const HAL = "application/hal+json";
+/** Largest body that is read. */
+export const BODY_LIMIT = 1024 * 1024;
+
+/** 200 with one resource; `self` is its path. */
+export function ok(self: string, body: object, links: Record<string, string> = {}): Answer {
+  return { status: 200, body: resource(self, body, links) };
+}
+
+/** 201 with one resource and its Location. */
+export function created(self: string, body: object, links: Record<string, string> = {}): Answer {
+  return { status: 201, body: resource(self, body, links), headers: { location: self } };
+}
+
+/** A HAL resource. https://datatracker.ietf.org/doc/html/draft-kelly-json-hal */
+export function resource(
+  self: string,
+  body: object,
+  links: Record<string, string> = {},
+): Record<string, unknown> {
+  const named = Object.entries({ self, ...links }).map(([name, href]) => [name, { href }]);
+  return { ...body, _links: Object.fromEntries(named) };
+}
+
+/**
+ * The routes that every collection has: the list (paged as Spring Data pages), one item, its profile, and the search
+ * by orderId that S0-H6 links to.
+ * @param name plural, also the path: "orders"
+ * @param one singular, the relation under which an item links to itself: "order"
+ */
+export function collection<S>(
+  name: string,
+  one: string,
+  source: {
+    page(request: { page: number; size: number }): Promise<Page<S>>;
+    load(id: number): Promise<S | undefined>;
+    represent(id: number, state: S): object;
+    links?(id: number): Record<string, string>;
+  },
+): Route[] {
+  const item = (id: number, state: S) => {
+    const self = `/${name}/${id}`;
+    return resource(self, source.represent(id, state), { [one]: self, ...source.links?.(id) });
+  };
+  const find = async (id: string | undefined) => {
+    const number = idOf(id, one);
+    const state = await source.load(number);
+    if (state === undefined) throw notFound(one, number);
+    return item(number, state);
+  };
+  return [
+    get(`/${name}`, async ({ query }) => {
+      const asked = check(paging, query);
+      const page = await source.page(asked);
+      return { status: 200, body: listing(name, page, (row) => item(row.id, row.state)) };
+    }),
+    get(`/${name}/search`, async () => ({
+      status: 200,
+      body: {
+        _links: { findByOrderId: { href: `/${name}/search/findByOrderId{?orderId}`, templated: true } },
+      },
+    })),
+    get(`/${name}/search/findByOrderId`, async ({ query }) => ({
+      status: 200,
+      body: { _embedded: { [name]: [await find(query.orderId)] } },
+    })),
+    get(`/${name}/:id`, async ({ params }) => ({ status: 200, body: await find(params.id) })),
+    get(`/profile/${name}`, async () => ({
+      status: 200,
+      type: "application/json",
+      body: { alps: { version: "1.0", descriptor: [{ id: `${one}-representation`, href: `/${name}` }] } },
+    })),
+  ];
+}
+
+const paging = z.object({
+  page: z.preprocess(number, z.int().min(0).max(1_000_000)).default(0),
+  size: z.preprocess(number, z.int().min(1).max(1_000)).default(20),
+});
+
+function listing<S>(name: string, page: Page<S>, item: (row: { id: number; state: S }) => object): object {
+  const { size, number, totalElements } = page;
+  const totalPages = Math.ceil(totalElements / size);
+  const at = (n: number) => ({ href: `/${name}?page=${n}&size=${size}` });
+  return {
+    _embedded: { [name]: page.items.map(item) },
+    _links: {
+      self: at(number),
+      first: at(0),
+      ...(number > 0 ? { prev: at(number - 1) } : {}),
+      ...(number + 1 < totalPages ? { next: at(number + 1) } : {}),
+      last: at(Math.max(0, totalPages - 1)),
+      profile: { href: `/profile/${name}` },
+      search: { href: `/${name}/search` },
+    },
+    page: { size, totalElements, totalPages, number },
+  };
+}
+
+/** A whole number as JSON or as text (httpie and forms send text); anything else is left for the schema to refuse. */
+export function number(value: unknown): unknown {
+  return typeof value === "string" && /^\s*[+-]?\d+(\.\d+)?\s*$/.test(value) ? Number(value) : value;
+}
+
+/** A whole number field with its bounds, both inclusive. */
+export const whole = (min: number, max: number) => z.preprocess(number, z.int().min(min).max(max));
+
+/** Text that may be absent; null when it is, or when it is empty. */
+export const optionalText = (max = 200) =>
+  z
+    .preprocess(
+      (value) => (typeof value === "number" ? String(value) : value),
+      z.string().trim().max(max).nullish(),
+    )
+    .transform((text) => text || null);
+
+/** Checks what a caller sent. @throws Problem 422 that names every field that is wrong */
+export function check<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw invalid(
+    parsed.error.issues.map((issue) => ({
+      field: issue.path.join(".") || "body",
+      reason: reasonOf(issue, value),
+    })),
+  );
+}
+
+function reasonOf(issue: z.core.$ZodIssue, value: unknown): string {
+  const sent = issue.path.reduce<unknown>(
+    (at, key) =>
+      typeof at === "object" && at !== null ? (at as Record<PropertyKey, unknown>)[key] : undefined,
+    value,
+  );
+  if (sent === undefined && issue.code === "invalid_type") return "is required";
+  return issue.message;
+}
+
+/** The id in a path. What is no positive number names nothing: 404. */
+export function idOf(text: string | undefined, what: string): number {
+  const id = Number(text);
+  if (!/^\d+$/.test(text ?? "") || !Number.isSafeInteger(id) || id < 1) throw notFound(what, text ?? "");
+  return id;
+}
+
+/** Koa with the routes, and the one place where errors become answers. */
+export function createKoa(routes: readonly Route[], log: Logger): Koa {
+  const koa = new Koa();
+  koa.silent = true;
+  const router = new Router();
+  for (const route of routes) {
+    router.register(route.path, [route.method.toLowerCase()], async (ctx) => {
+      const answer = await route.handle({
+        params: ctx.params,
+        query: ctx.query as Record<string, string | undefined>,
+        body: ctx.request.body ?? {},
+        headers: ctx.headers as Record<string, string | undefined>,
+        path: ctx.path,
+      });
+      write(ctx, answer);
+    });
+  }
+  koa.use(edge(log));
+  koa.use(mediaType);
+  koa.use(
+    bodyParser({
+      enableTypes: ["json"],
+      // Merged into the defaults by position, so the first must be named again.
+      extendTypes: { json: ["application/json", "application/*+json"] },
+      parsedMethods: ["POST", "PUT", "PATCH", "DELETE"],
+      jsonLimit: BODY_LIMIT,
+      onError: (error) => {
+        throw bodyProblem(error);
+      },
+    }),
+  );
+  koa.use(router.routes() as unknown as Koa.Middleware);
+  koa.use(router.allowedMethods() as unknown as Koa.Middleware);
+  return koa;
+}
+
+export function write(ctx: Koa.Context, answer: Answer): void {
+  ctx.status = answer.status;
+  for (const [name, value] of Object.entries(answer.headers ?? {})) ctx.set(name, value);
+  ctx.body =
+    answer.body === undefined || typeof answer.body === "string"
+      ? (answer.body ?? null)
+      : JSON.stringify(answer.body);
+  if (answer.body === undefined) ctx.status = answer.status;
+  else ctx.type = answer.type ?? HAL;
+}
+
+function bodyProblem(error: Error & { status?: number }): Problem {
+  if (error.status === 413) {
+    return new Problem(
+      413,
+      "body-too-large",
+      "The body is too large",
+      `A body may have ${BODY_LIMIT} bytes at most.`,
+      {
+        limit: BODY_LIMIT,
+      },
+    );
+  }
+  return new Problem(400, "malformed-json", "The body is not JSON", error.message);
+}
+
+/** A body that is not JSON cannot be understood; no body needs no type. */
+async function mediaType(ctx: Koa.Context, next: Koa.Next): Promise<void> {
+  const hasBody = (ctx.request.length ?? 0) > 0 || ctx.get("transfer-encoding") !== "";
+  if (hasBody && !ctx.request.is("json", "+json")) {
+    throw new Problem(
+      415,
+      "unsupported-media-type",
+      "The content type is not understood",
+      `Send application/json, not ${ctx.get("content-type") || "a body without a type"}.`,
+      {},
+      { accept: "application/json" },
+    );
+  }
+  await next();
+}
+
+function edge(log: Logger) {
+  return (ctx: Koa.Context, next: Koa.Next): Promise<void> =>
+    inTrace(ctx.get("traceparent") || undefined, async () => {
+      const started = performance.now();
+      try {
+        await next();
+        if (ctx.status === 404 && (ctx.body === undefined || ctx.body === null)) {
+          throw new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${ctx.path}.`);
+        }
+        if (ctx.status === 405 || ctx.status === 501) {
+          const allow = ctx.response.get("allow");
+          throw new Problem(
+            405,
+            "method-not-allowed",
+            "The method is not allowed",
+            `${ctx.path} allows ${allow}.`,
+            {},
+            { allow },
+          );
+        }
+      } catch (error) {
+        const problem = toProblem(error);
+        if (problem.status >= 500)
+          log.error({ err: error, method: ctx.method, path: ctx.path }, problem.message);
+        write(ctx, {
+          status: problem.status,
+          body: { ...problem.toJSON(), instance: ctx.path },
+          headers: problem.headers,
+          type: "application/problem+json",
+        });
+      }
+      const level = ctx.method === "GET" || ctx.path.startsWith("/events/") ? "debug" : "info";
+      log[level](
+        {
+          method: ctx.method,
+          path: ctx.path,
+          status: ctx.status,
+          ms: Math.round(performance.now() - started),
+        },
+        "request",
+      );
+    });
+}
+
+/** What an error means to a client. Ours are 503 where trying again helps, 500 where it does not. */
+export function toProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof Unavailable) {
+    return tryLater(
+      "unavailable",
+      "A part that this needs does not answer at the moment. Nothing was changed for good.",
+    );
+  }
+  return new Problem(
+    500,
+    "internal",
+    "Something went wrong here",
+    "It has been logged; the request was not at fault.",
+  );
+}

@@ -1,0 +1,155 @@
+import { isDeepStrictEqual } from "node:util";
+import {
+  type Call,
+  type CloudEvent,
+  Conflict,
+  type Entry,
+  type Reply,
+  type Sidecar,
+  type Store,
+  Unavailable,
+  type Verdict,
+} from "#kit/sidecar.js";
+
+/** An app as its sidecar sees it: something that answers HTTP calls and takes messages. */
+export interface MemoryApp {
+  topics: readonly string[];
+  call(call: Call): Promise<Reply>;
+  deliver(event: CloudEvent): Promise<Verdict>;
+}
+
+/**
+ * The in-memory twin of a Dapr installation: stores, a broker with one consumer group per app, and calls between
+ * apps. It delivers at least once, each message to one replica of each app, again after RETRY, and keeps what comes
+ * while an app is down. For domain speed and simulation; never the proof.
+ */
+export class MemoryDapr {
+  /** rows of each store by key; public so that a test can look at a backend directly */
+  readonly stores = new Map<string, Map<string, Entry>>();
+  /** dead letters by app */
+  readonly deadLetters = new Map<string, CloudEvent[]>();
+  /** topics that refuse to take messages, stores and apps that are down */
+  readonly down = new Set<string>();
+  private readonly apps = new Map<string, MemoryApp[]>();
+  private readonly groups = new Map<
+    string,
+    { topics: readonly string[]; backlog: CloudEvent[]; turn: number }
+  >();
+  private etags = 0;
+  private busy = 0;
+  private idle: (() => void)[] = [];
+
+  /** Joins one replica of an app; answers how to leave again. Messages for the app are kept from now on. */
+  join(app: string, replica: MemoryApp): () => void {
+    const replicas = this.apps.get(app) ?? [];
+    replicas.push(replica);
+    this.apps.set(app, replicas);
+    const group = this.groups.get(app) ?? { topics: replica.topics, backlog: [], turn: 0 };
+    this.groups.set(app, group);
+    const backlog = group.backlog.splice(0);
+    for (const event of backlog) this.send(app, event);
+    return () => {
+      const at = replicas.indexOf(replica);
+      if (at >= 0) replicas.splice(at, 1);
+    };
+  }
+
+  /** The sidecar of one replica; `store` names its state component. */
+  sidecar(store: string): Sidecar {
+    const rows = this.stores.get(store) ?? new Map<string, Entry>();
+    this.stores.set(store, rows);
+    return {
+      store: this.storeOver(store, rows),
+      publish: async (topic, events) => {
+        if (this.down.has(topic) || this.down.has("events")) throw new Unavailable(`${topic} is down`);
+        for (const event of events) this.accept(topic, event);
+      },
+      invoke: async (app, call) => {
+        const replicas = this.apps.get(app) ?? [];
+        const target = replicas[Math.floor(Math.random() * replicas.length)];
+        if (target === undefined || this.down.has(app)) throw new Unavailable(`${app} cannot be reached`);
+        return target.call(call);
+      },
+      ready: async () => {
+        if (this.down.has(store)) throw new Unavailable(`${store} is down`);
+      },
+      close: async () => undefined,
+    };
+  }
+
+  /** Takes a message as the broker would; also the way for a test to repeat or reorder one. */
+  accept(topic: string, event: CloudEvent): void {
+    for (const [app, group] of this.groups) {
+      if (group.topics.includes(topic)) this.send(app, structuredClone(event));
+    }
+  }
+
+  /** Resolves when no message is on its way (those kept for apps that are down do not count). */
+  async quiet(): Promise<void> {
+    while (this.busy > 0) await new Promise<void>((resolve) => this.idle.push(resolve));
+  }
+
+  private send(app: string, event: CloudEvent): void {
+    const group = this.groups.get(app);
+    if (group === undefined) return;
+    const replicas = this.apps.get(app) ?? [];
+    const replica = replicas[group.turn++ % Math.max(replicas.length, 1)];
+    if (replica === undefined) {
+      group.backlog.push(event);
+      return;
+    }
+    this.busy++;
+    setImmediate(() => {
+      replica
+        .deliver(structuredClone(event))
+        .catch((): Verdict => "RETRY")
+        .then((verdict) => {
+          if (verdict === "RETRY") setTimeout(() => this.done(() => this.send(app, event)), 2);
+          else this.done(() => verdict === "DROP" && this.setAside(app, event));
+        });
+    });
+  }
+
+  private done(then: () => void): void {
+    then();
+    this.busy--;
+    if (this.busy === 0) for (const wake of this.idle.splice(0)) wake();
+  }
+
+  private setAside(app: string, event: CloudEvent): void {
+    this.deadLetters.set(app, [...(this.deadLetters.get(app) ?? []), event]);
+  }
+
+  private storeOver(name: string, rows: Map<string, Entry>): Store {
+    const alive = () => {
+      if (this.down.has(name)) throw new Unavailable(`${name} is down`);
+    };
+    return {
+      get: async (keys) => {
+        alive();
+        const found = keys.flatMap((key) => {
+          const row = rows.get(key);
+          return row === undefined ? [] : [[key, structuredClone(row)] as const];
+        });
+        return new Map(found);
+      },
+      save: async (key, value, etag, ttlSeconds) => {
+        alive();
+        const row = rows.get(key);
+        if ((row?.etag ?? null) !== etag) {
+          if (row !== undefined && isDeepStrictEqual(row.value, value)) return;
+          throw new Conflict(`${key} has changed`);
+        }
+        rows.set(key, { value: JSON.parse(JSON.stringify(value)), etag: String(++this.etags) });
+        if (ttlSeconds !== undefined) setTimeout(() => rows.delete(key), ttlSeconds * 1000).unref();
+      },
+      delete: async (key, etag) => {
+        alive();
+        const row = rows.get(key);
+        if (row === undefined) return;
+        if (row.etag !== etag) throw new Conflict(`${key} has changed`);
+        rows.delete(key);
+      },
+    };
+  }
+}

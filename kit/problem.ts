@@ -1,0 +1,71 @@
+/**
+ * Errors that a client may see, as RFC 9457 problem+json. Thrown wherever something is refused, written once, at the
+ * edge (kit/http.ts). `type` is stable: clients may branch on it.
+ */
+export class Problem extends Error {
+  override name = "Problem";
+
+  constructor(
+    readonly status: number,
+    /** last part of the type, e.g. "out-of-stock" → urn:jangteo:problem:out-of-stock */
+    readonly code: string,
+    readonly title: string,
+    detail: string,
+    readonly extra: Record<string, unknown> = {},
+    readonly headers: Record<string, string> = {},
+  ) {
+    super(detail);
+  }
+
+  toJSON(): Record<string, unknown> {
+    return {
+      type: `urn:jangteo:problem:${this.code}`,
+      title: this.title,
+      status: this.status,
+      detail: this.message,
+      ...this.extra,
+    };
+  }
+}
+
+/** One thing wrong with what the caller sent. */
+export interface FieldError {
+  field: string;
+  reason: string;
+}
+
+export const invalid = (errors: FieldError[]): Problem =>
+  new Problem(
+    422,
+    "invalid-field",
+    "A field is not acceptable",
+    errors.map((error) => `${error.field}: ${error.reason}`).join("; "),
+    { errors },
+  );
+
+export const notFound = (what: string, id: string | number): Problem =>
+  new Problem(404, "not-found", "There is no such thing", `There is no ${what} ${id}.`, {
+    resource: what,
+    id: String(id),
+  });
+
+export const conflict = (code: string, detail: string, extra: Record<string, unknown> = {}): Problem =>
+  new Problem(409, code, "The present state does not allow this", detail, extra);
+
+/** Ours to mend, and worth trying again after `seconds`. */
+export const tryLater = (
+  code: string,
+  detail: string,
+  seconds = 2,
+  extra: Record<string, unknown> = {},
+): Problem =>
+  new Problem(
+    503,
+    code,
+    "Try again a little later",
+    detail,
+    { ...extra, retryAfter: seconds },
+    {
+      "retry-after": String(seconds),
+    },
+  );

@@ -1,0 +1,502 @@
+import { KeyedLock } from "#kit/batch.js";
+import { fault } from "#kit/faults.js";
+import { BLOCK, endOfBlock, Ids } from "#kit/ids.js";
+import { Journal } from "#kit/journal.js";
+import { currentTrace, type Logger } from "#kit/log.js";
+import { type CloudEvent, Conflict, type Entry, type Sidecar, Unavailable } from "#kit/sidecar.js";
+
+/** Something that happened in the domain. */
+export interface DomainEvent {
+  type: string;
+  data: object;
+}
+
+/** A kind of record: its name is the key's prefix; `evolve` says what an event makes of a state. Pure. */
+export interface Aggregate<S, E extends DomainEvent> {
+  name: string;
+  /** whether its ids are numbers and clients may list it */
+  listed: boolean;
+  /** a view evolves with others' events and publishes none */
+  view?: boolean;
+  evolve(state: S | undefined, event: E): S;
+}
+
+/** Why a record changes: a command (nobody repeats it for us) or an event (its message is redelivered until acked). */
+export type Cause = { command: string } | { event: string };
+
+interface OutboxEntry {
+  id: string;
+  type: string;
+  time: string;
+  data: Record<string, unknown>;
+  cause: string;
+  replica: string;
+  traceparent?: string;
+}
+
+/** What a key holds. `seen`: the causes of recent changes. `outbox`: events of recent changes, perhaps published. */
+export interface Stored<S> {
+  state: S;
+  version: number;
+  seen: string[];
+  outbox: OutboxEntry[];
+  /** the replica that wrote it */
+  by: string;
+}
+
+export interface Outcome<S, E> {
+  state: S | undefined;
+  /** what was decided; empty when nothing was to be done or the cause had been seen before */
+  events: E[];
+}
+
+/** One page of a listing, newest first or oldest first, with Spring Data's counts. */
+export interface Page<S> {
+  items: { id: number; state: S }[];
+  size: number;
+  number: number;
+  totalElements: number;
+}
+
+/**
+ * What a cause means for a state. The deciding itself is the domain's, pure; it may wait here for what it needs to know
+ * from outside (a payment gateway's verdict). It may run several times, and throws to refuse.
+ */
+export type Decide<S, E> = (state: S | undefined) => E[] | Promise<E[]>;
+
+type Resume = (id: string, state: unknown) => Promise<void>;
+
+/** How many causes a record remembers. An order's life has about ten; see the design for keys that many orders share. */
+const SEEN = 24;
+/** Outbox entries of others (or forgotten by ourselves) older than this are published again, then dropped, in ms. */
+const STALE_MS = 60_000;
+const PUBLISHED_REMEMBERED = 50_000;
+const TRIES = 30;
+const CHUNK = 4 * BLOCK;
+const CHUNK_TRUST_MS = 10_000;
+
+export interface RecordsOptions {
+  app: string;
+  replica: string;
+  slot: string;
+  sidecar: Sidecar;
+  /** whether an event type is for others to know; the rest never leaves the record */
+  isPublic(type: string): boolean;
+  log: Logger;
+  now(): Date;
+}
+
+/**
+ * The record-and-journal protocol: load → seen? → decide → journal → save with ETag → publish → done.
+ *
+ * A record is one key, so state and outbox change together on any store. An event handler returns only after its
+ * events are published. A command answers after its commit; its events go out behind it, and its journal token stays
+ * until they are.
+ */
+export class Records {
+  readonly journal: Journal;
+  private readonly counters = new Map<string, Ids>();
+  private readonly locks = new KeyedLock();
+  private readonly published = new Set<string>();
+  private readonly resumes = new Map<string, Resume>();
+  private readonly chunks = new Map<string, { count: number; until: number }>();
+  private readonly behind = new Set<Promise<void>>();
+  private stopping = false;
+
+  constructor(private readonly options: RecordsOptions) {
+    this.journal = new Journal({
+      store: options.sidecar.store,
+      replica: options.replica,
+      slot: options.slot,
+      recover: (tokens, dead) => this.recover(tokens, dead),
+      log: (message, detail) => options.log.warn(detail, message),
+    });
+  }
+
+  /** Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. */
+  onResume<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    resume: (id: string, state: S) => Promise<void>,
+  ): void {
+    this.resumes.set(aggregate.name, (id, state) => resume(id, state as S));
+  }
+
+  /** The ids of one kind of record. */
+  ids(aggregate: { name: string }): Ids {
+    const known = this.counters.get(aggregate.name);
+    if (known !== undefined) return known;
+    const ids = new Ids(this.options.sidecar.store, `ids:${aggregate.name}`);
+    this.counters.set(aggregate.name, ids);
+    return ids;
+  }
+
+  async start(): Promise<void> {
+    await this.journal.start();
+  }
+
+  /** Waits (a few seconds at most) for what is still to be published, then leaves the journal cleanly. */
+  async stop(): Promise<void> {
+    this.stopping = true;
+    await Promise.race([
+      Promise.all(this.behind),
+      new Promise((resolve) => setTimeout(resolve, 2_000).unref()),
+    ]);
+    for (const ids of this.counters.values()) await ids.giveBack();
+    await this.journal.stop();
+  }
+
+  /** Reads the state of one record. @throws Unavailable */
+  async load<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    id: string | number,
+  ): Promise<S | undefined> {
+    return (await this.loadMany(aggregate, [id])).get(String(id));
+  }
+
+  /** Reads the states of several records by id. @throws Unavailable */
+  async loadMany<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    ids: readonly (string | number)[],
+  ): Promise<Map<string, S>> {
+    const entries = await this.options.sidecar.store.get(ids.map((id) => keyOf(aggregate.name, id)));
+    const found = new Map<string, S>();
+    for (const id of ids) {
+      const entry = entries.get(keyOf(aggregate.name, id));
+      if (entry !== undefined) found.set(String(id), (entry.value as Stored<S>).state);
+    }
+    return found;
+  }
+
+  /**
+   * Changes one record. Where `decide` answers no events there is nothing to do, and a cause that the record has seen
+   * changes nothing.
+   * @throws Unavailable when the store cannot be reached, or when `decide` throws, that
+   */
+  async handle<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    id: string | number,
+    cause: Cause,
+    decide: Decide<S, E>,
+  ): Promise<Outcome<S, E>> {
+    const key = keyOf(aggregate.name, id);
+    return this.locks.run(key, () =>
+      "command" in cause
+        ? this.handleCommand(aggregate, key, cause.command, decide)
+        : this.handleEvent(aggregate, key, cause.event, decide),
+    );
+  }
+
+  /**
+   * Resumes the newest records whose writers are no longer on the roster: a safety net under the journal for a
+   * replica that was paused beyond the takeover bound, woke, wrote one record and died before it could say so.
+   */
+  async sweep<S, E extends DomainEvent>(aggregate: Aggregate<S, E>, newest = 2 * CHUNK): Promise<void> {
+    const last = await this.ids(aggregate).last();
+    const first = Math.max(1, last - newest + 1);
+    const keys = Array.from({ length: last - first + 1 }, (_, i) => keyOf(aggregate.name, first + i));
+    const entries = await this.options.sidecar.store.get(keys);
+    const alive = await this.journal.alive();
+    for (const [key, entry] of entries) {
+      const stored = entry.value as Stored<unknown>;
+      if (!alive.has(stored.by)) await this.resume(key, stored.state);
+    }
+  }
+
+  /**
+   * One page of a collection whose ids are numbers.
+   * @param visible whether a record is to be shown
+   * @param order "newest" or "oldest" first
+   */
+  async page<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    request: { page: number; size: number; order?: "newest" | "oldest"; visible?: (state: S) => boolean },
+  ): Promise<Page<S>> {
+    const { page, size, order = "newest", visible = () => true } = request;
+    const last = await this.ids(aggregate).last();
+    const starts = Array.from({ length: Math.ceil(last / CHUNK) }, (_, i) => i * CHUNK + 1);
+    if (order === "newest") starts.reverse();
+    const items: Page<S>["items"] = [];
+    let skip = page * size;
+    let total = 0;
+    for (const start of starts) {
+      const known = this.chunks.get(`${aggregate.name}:${start}`);
+      const trusted = known !== undefined && known.until > Date.now() ? known.count : undefined;
+      if (trusted !== undefined && (trusted <= skip || items.length === size)) {
+        total += trusted;
+        skip = Math.max(0, skip - trusted);
+        continue;
+      }
+      const rows = await this.chunk(aggregate, start, visible);
+      if (order === "newest") rows.reverse();
+      total += rows.length;
+      items.push(...rows.slice(skip, skip + size - items.length));
+      skip = Math.max(0, skip - rows.length);
+    }
+    return { items, size, number: page, totalElements: total };
+  }
+
+  private async chunk<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    start: number,
+    visible: (state: S) => boolean,
+  ): Promise<{ id: number; state: S }[]> {
+    const ids = Array.from({ length: CHUNK }, (_, i) => start + i);
+    const states = await this.loadMany(aggregate, ids);
+    const rows = ids.flatMap((id) => {
+      const state = states.get(String(id));
+      return state !== undefined && visible(state) ? [{ id, state }] : [];
+    });
+    // A chunk without gaps is counted for good (nothing that is complete disappears but a removed product, of which
+    // a shop has few); one with gaps may still be filled by another replica's block, so it is counted again soon.
+    const full = rows.length === CHUNK && rows.length > 0;
+    this.chunks.set(`${aggregate.name}:${start}`, {
+      count: rows.length,
+      until: full
+        ? Date.now() + 60 * CHUNK_TRUST_MS
+        : states.size === CHUNK
+          ? Date.now() + CHUNK_TRUST_MS
+          : 0,
+    });
+    return rows;
+  }
+
+  private async handleCommand<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    key: string,
+    cause: string,
+    decide: Decide<S, E>,
+  ): Promise<Outcome<S, E>> {
+    const token = tokenOf(key);
+    const [entry] = await Promise.all([this.read(key), this.journal.begin(token)]);
+    try {
+      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, entry, () =>
+        this.journal.fresh(),
+      );
+      this.inBackground(async () => {
+        await this.untilPublished(toPublish);
+        this.journal.end(token);
+      });
+      return outcome;
+    } catch (error) {
+      // After a refusal nothing has changed; after anything else the record may have, and the token must stay.
+      if (error instanceof Unavailable) this.recoverLater(key, token);
+      else this.journal.end(token);
+      throw error;
+    }
+  }
+
+  private async handleEvent<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    key: string,
+    cause: string,
+    decide: Decide<S, E>,
+  ): Promise<Outcome<S, E>> {
+    const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await this.read(key));
+    await this.publish(toPublish);
+    return outcome;
+  }
+
+  private async commit<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    key: string,
+    cause: string,
+    decide: Decide<S, E>,
+    first: Entry | undefined,
+    afterSave: () => Promise<void> = async () => undefined,
+  ): Promise<{ outcome: Outcome<S, E>; toPublish: CloudEvent[] }> {
+    let entry = first;
+    for (let tries = 0; tries < TRIES; tries++) {
+      const stored = entry?.value as Stored<S> | undefined;
+      if (stored?.seen.includes(cause)) {
+        const left = stored.outbox.filter((one) => one.cause === cause && !this.published.has(one.id));
+        return {
+          outcome: { state: stored.state, events: [] },
+          toPublish: left.map((one) => this.toEvent(one, key)),
+        };
+      }
+      const events = await decide(stored?.state);
+      if (events.length === 0) return { outcome: { state: stored?.state, events }, toPublish: [] };
+      const next = this.evolve(aggregate, key, cause, stored, events);
+      if (stored === undefined && aggregate.listed) {
+        await this.ids(aggregate).cover(Number(key.slice(aggregate.name.length + 1)));
+      }
+      try {
+        await fault("before-save", aggregate.name);
+        await this.options.sidecar.store.save(key, next.stored, entry?.etag ?? null);
+        await fault("after-save", aggregate.name);
+        await afterSave();
+        return {
+          outcome: { state: next.stored.state, events },
+          toPublish: next.toPublish.map((one) => this.toEvent(one, key)),
+        };
+      } catch (error) {
+        if (!(error instanceof Conflict)) throw error;
+        if (tries > 0)
+          await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 ** Math.min(tries, 6)));
+        entry = await this.read(key);
+      }
+    }
+    throw new Unavailable(`${key} changes faster than this replica can follow`);
+  }
+
+  private evolve<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    key: string,
+    cause: string,
+    before: Stored<S> | undefined,
+    events: E[],
+  ): { stored: Stored<S>; toPublish: OutboxEntry[] } {
+    const { app, replica, now, isPublic } = this.options;
+    const version = (before?.version ?? 0) + 1;
+    const at = now();
+    const time = at.toISOString();
+    const kept = (before?.outbox ?? []).filter((one) => !this.published.has(one.id));
+    const stale = kept.filter((one) => at.getTime() - Date.parse(one.time) > STALE_MS);
+    const traceparent = currentTrace()?.traceparent;
+    const fresh = events
+      .filter((event) => aggregate.view !== true && isPublic(event.type))
+      .map((event, n) => ({
+        id: `${app}/${key}/${version}/${n}`,
+        type: event.type,
+        time,
+        data: { ...event.data, eventType: event.type, timestamp: compactTime(at) },
+        cause,
+        replica,
+        ...(traceparent === undefined ? {} : { traceparent }),
+      }));
+    const state = events.reduce<S | undefined>(
+      (was, event) => aggregate.evolve(was, event),
+      before?.state,
+    ) as S;
+    const seen = [...(before?.seen ?? []), cause].slice(-SEEN);
+    return {
+      stored: { state, version, seen, outbox: [...kept, ...fresh], by: replica },
+      toPublish: [...stale, ...fresh],
+    };
+  }
+
+  private async publish(events: CloudEvent[]): Promise<void> {
+    if (events.length === 0) return;
+    await fault("before-publish", events[0]?.type ?? "");
+    await Promise.all(events.map((event) => this.options.sidecar.publish(event.type, [event])));
+    for (const event of events) this.published.add(event.id);
+    for (const old of this.published) {
+      if (this.published.size <= PUBLISHED_REMEMBERED) break;
+      this.published.delete(old);
+    }
+  }
+
+  /** The broker may be away for hours: commands succeed meanwhile, and their events leave when it is back. */
+  private async untilPublished(events: CloudEvent[]): Promise<void> {
+    await this.untilDone("publishing", () => this.publish(events));
+  }
+
+  private async untilDone(what: string, task: () => Promise<void>): Promise<void> {
+    for (let tries = 0; !this.stopping || tries === 0; tries++) {
+      try {
+        await task();
+        return;
+      } catch (error) {
+        if (tries === 0) this.options.log.warn({ err: error }, `${what} failed; trying until it succeeds`);
+        await new Promise((resolve) => setTimeout(resolve, Math.min(50 * 2 ** tries, 1_000)).unref());
+      }
+    }
+    throw new Unavailable(`${what} was interrupted by the stop; the journal says where to go on`);
+  }
+
+  private recoverLater(key: string, token: string): void {
+    this.inBackground(async () => {
+      await this.untilDone(`recovering ${key}`, () => this.recoverOne(key, this.options.replica));
+      this.journal.end(token);
+    });
+  }
+
+  private inBackground(task: () => Promise<void>): void {
+    const running = task()
+      .catch((error) => this.options.log.warn({ err: error }, "left for the journal's next reader"))
+      .finally(() => this.behind.delete(running));
+    this.behind.add(running);
+  }
+
+  /** Publishes what the dead replica may not have published, and lets the service go on with what it left half-way. */
+  private async recover(tokens: string[], dead: string): Promise<void> {
+    for (const token of tokens) {
+      const keys = keysOf(token);
+      const entries = await this.options.sidecar.store.get(keys);
+      for (const key of keys) {
+        if (entries.has(key)) await this.locks.run(key, () => this.recoverOne(key, dead, true));
+        const stored = entries.get(key)?.value as Stored<unknown> | undefined;
+        if (stored?.by === dead) await this.resume(key, stored.state);
+      }
+    }
+  }
+
+  /** Publishes a record's outbox; with `touch`, also changes its ETag, so that a paused writer who wakes up loses. */
+  private async recoverOne(key: string, writer: string, touch = false): Promise<void> {
+    const entry = await this.read(key);
+    if (entry === undefined) return;
+    const stored = entry.value as Stored<unknown>;
+    await this.publish(
+      stored.outbox.filter((one) => !this.published.has(one.id)).map((one) => this.toEvent(one, key)),
+    );
+    if (touch) {
+      // `by` stays: should this replica die now, the next reader of the dead one's journal goes on from here.
+      const next = { ...stored, version: stored.version + 1, outbox: [] };
+      await this.options.sidecar.store.save(key, next, entry.etag).catch((error) => {
+        if (!(error instanceof Conflict)) throw error;
+      });
+    } else if (stored.by === writer) {
+      await this.resume(key, stored.state);
+    }
+  }
+
+  private async resume(key: string, state: unknown): Promise<void> {
+    const at = key.indexOf(":");
+    await this.resumes.get(key.slice(0, at))?.(key.slice(at + 1), state);
+  }
+
+  private async read(key: string): Promise<Entry | undefined> {
+    return (await this.options.sidecar.store.get([key])).get(key);
+  }
+
+  private toEvent(entry: OutboxEntry, key: string): CloudEvent {
+    return {
+      specversion: "1.0",
+      id: entry.id,
+      source: this.options.app,
+      type: entry.type,
+      time: entry.time,
+      subject: key,
+      datacontenttype: "application/json",
+      data: entry.data,
+      ...(entry.traceparent === undefined ? {} : { traceparent: entry.traceparent }),
+    };
+  }
+}
+
+function keyOf(name: string, id: string | number): string {
+  return `${name}:${id}`;
+}
+
+/** The journal token of a key: for a numbered record its whole block, so that 32 new orders share one journal write. */
+function tokenOf(key: string): string {
+  const at = key.indexOf(":");
+  const id = Number(key.slice(at + 1));
+  return Number.isSafeInteger(id) && id > 0 ? `${key.slice(0, at)}#${endOfBlock(id)}` : key;
+}
+
+function keysOf(token: string): string[] {
+  const at = token.indexOf("#");
+  if (at < 0) return [token];
+  const end = Number(token.slice(at + 1));
+  return Array.from({ length: BLOCK }, (_, i) => keyOf(token.slice(0, at), end - BLOCK + 1 + i));
+}
+
+/** yyyyMMddHHmmss in local time, as the seeds' events carry it. */
+export function compactTime(date: Date): string {
+  const two = (n: number) => String(n).padStart(2, "0");
+  return (
+    `${date.getFullYear()}${two(date.getMonth() + 1)}${two(date.getDate())}` +
+    `${two(date.getHours())}${two(date.getMinutes())}${two(date.getSeconds())}`
+  );
+}

@@ -1,0 +1,146 @@
+import type { IncomingMessage } from "node:http";
+import type Koa from "koa";
+import type { Pool } from "undici";
+import { daprErrorCode } from "#kit/dapr.js";
+import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
+import { currentTrace } from "#kit/log.js";
+import { Problem, tryLater } from "#kit/problem.js";
+
+/** Which service answers for which collection, and the methods that it opens to the outside. */
+export const ROUTES: Record<string, { app: string; methods?: readonly string[] }> = {
+  orders: { app: "order" },
+  orderStatuses: { app: "orderview" },
+  products: { app: "inventory" },
+  storeOrders: { app: "store" },
+  deliveries: { app: "delivery" },
+  // Taking a payment is a step of an order, not something to be asked for from outside.
+  payments: { app: "payment", methods: ["GET", "HEAD"] },
+};
+
+/** Longest that a client waits for an answer, in ms. */
+const TIMEOUT_MS = 15_000;
+/** They belong to one connection (RFC 9110, 7.6.1), or are ours to set. */
+const HOP_BY_HOP = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "transfer-encoding",
+  "te",
+  "trailer",
+  "upgrade",
+  "host",
+  "content-length",
+  "expect",
+  "dapr-app-id",
+  "dapr-api-token",
+]);
+
+/** What stands at the front door: the collections. */
+export const routes: Route[] = [
+  get("/", async () => ({
+    status: 200,
+    body: resource("/", {}, Object.fromEntries(Object.keys(ROUTES).map((name) => [name, `/${name}`]))),
+  })),
+];
+
+/** Passes requests to the service that answers for their collection, through the gateway's own sidecar. */
+export function proxy(sidecar: Pool): Koa.Middleware {
+  return async (ctx, next) => {
+    // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
+    const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
+    const [first, second] = path.split("/").slice(1);
+    const route = ROUTES[(first === "profile" ? second : first) ?? ""];
+    if (route === undefined) return next();
+    if (!/^[\w/.~:@-]*$/.test(path) || path.includes("..")) {
+      throw new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${ctx.path}.`);
+    }
+    if (route.methods !== undefined && !route.methods.includes(ctx.method)) {
+      const allow = route.methods.join(", ");
+      throw new Problem(
+        405,
+        "method-not-allowed",
+        "The method is not allowed",
+        `${ctx.path} allows ${allow}.`,
+        {},
+        { allow },
+      );
+    }
+    const body = await readBody(ctx.req);
+    const answer = await sidecar
+      .request({
+        method: ctx.method as "GET",
+        path: `/v1.0/invoke/${route.app}/method${path}${ctx.search}`,
+        headers: forwarded(ctx, path),
+        body,
+        headersTimeout: TIMEOUT_MS,
+        bodyTimeout: TIMEOUT_MS,
+      })
+      .catch(() => {
+        throw notNow(route.app);
+      });
+    const text = await answer.body.text().catch(() => {
+      throw notNow(route.app);
+    });
+    if (answer.statusCode >= 500 && fromSidecar(answer.headers["content-type"], text))
+      throw notNow(route.app);
+    const headers = Object.entries(answer.headers).filter(
+      ([name, value]) =>
+        value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),
+    );
+    write(ctx, {
+      status: answer.statusCode,
+      headers: Object.fromEntries(headers.map(([name, value]) => [name, String(value)])),
+      ...(text === ""
+        ? {}
+        : { body: text, type: String(answer.headers["content-type"] ?? "application/json") }),
+    });
+  };
+}
+
+function forwarded(ctx: Koa.Context, path: string): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const [name, value] of Object.entries(ctx.headers)) {
+    if (value !== undefined && !HOP_BY_HOP.has(name)) headers[name] = String(value);
+  }
+  // With a key the order can be asked for twice and is made once, so a sidecar may repeat the call.
+  if (ctx.method === "POST" && path === "/orders") headers["idempotency-key"] ??= crypto.randomUUID();
+  const trace = currentTrace();
+  if (trace !== undefined) headers.traceparent = trace.traceparent;
+  return headers;
+}
+
+/** A sidecar that cannot reach the service answers in its own words. */
+function fromSidecar(type: unknown, text: string): boolean {
+  if (!String(type ?? "").startsWith("application/json")) return false;
+  try {
+    return daprErrorCode(JSON.parse(text)) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+const notNow = (app: string): Problem =>
+  tryLater("unavailable", `The ${app} service does not answer at the moment; please try a little later.`, 2, {
+    service: app,
+  });
+
+async function readBody(request: IncomingMessage): Promise<Buffer | null> {
+  const tooLarge = () =>
+    new Problem(
+      413,
+      "body-too-large",
+      "The body is too large",
+      `A body may have ${BODY_LIMIT} bytes at most.`,
+      { limit: BODY_LIMIT },
+      { connection: "close" },
+    );
+  if (Number(request.headers["content-length"] ?? 0) > BODY_LIMIT) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > BODY_LIMIT) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return size === 0 ? null : Buffer.concat(chunks);
+}

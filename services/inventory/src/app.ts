@@ -1,0 +1,201 @@
+import { Problem } from "#kit/problem.js";
+import type { Cause, Page, Records } from "#kit/records.js";
+import type { Shop } from "#kit/shop.js";
+import {
+  type Closed,
+  change,
+  closeAll,
+  hold,
+  isVisible,
+  PRODUCT,
+  type Product,
+  type ProductEvent,
+  type ProductFields,
+  productNotFound,
+  RESERVATION,
+  register,
+  release,
+  remove,
+  restoreStock,
+  takeStock,
+  undoTake,
+} from "./domain.js";
+
+/** What an order needs to know of what it has reserved. */
+export interface Reserved {
+  orderId: number;
+  productId: number;
+  productName: string;
+  qty: number;
+  price: number;
+  amount: number;
+}
+
+/** Open changes younger than this belong to work under way, in ms. */
+const UNDER_WAY_MS = 10_000;
+
+/** The use cases of the stock. */
+export class Inventory {
+  /** by product: changes that the next write may forget */
+  private readonly finished = new Map<number, Set<Closed>>();
+
+  constructor(
+    private readonly records: Records,
+    private readonly shop: Shop,
+    private readonly now: () => Date = () => new Date(),
+  ) {
+    records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)));
+  }
+
+  /** Puts the shop's catalogue on the shelves (once) and finishes what an earlier process left open. */
+  async start(): Promise<void> {
+    await this.records
+      .ids(PRODUCT)
+      .setAside(Math.max(0, ...this.shop.catalogue.map((product) => product.id)));
+    const known = await this.records.loadMany(
+      PRODUCT,
+      this.shop.catalogue.map((product) => product.id),
+    );
+    for (const { id, ...fields } of this.shop.catalogue) {
+      const product = known.get(String(id));
+      if (product === undefined) {
+        await this.records.handle(PRODUCT, id, { command: `catalogue:${id}` }, (was) =>
+          register(was, id, fields),
+        );
+      } else if (Object.keys(product.open).length > 0) {
+        await this.settleOpen(id);
+      }
+    }
+  }
+
+  async register(fields: ProductFields): Promise<Product> {
+    const id = await this.records.ids(PRODUCT).next();
+    return this.command(id, (product) => register(product, id, fields));
+  }
+
+  change(id: number, changes: Partial<ProductFields>): Promise<Product> {
+    return this.command(id, (product) => change(product, id, changes));
+  }
+
+  async remove(id: number): Promise<void> {
+    await this.command(id, (product) => remove(product, id));
+  }
+
+  /**
+   * Reserves stock for an order, once.
+   * @throws Problem 404 product, 409 out of stock, 409 the order was given up
+   */
+  async reserve(orderId: number, productId: number, qty: number): Promise<Reserved> {
+    const cause = { command: `reserve:${orderId}` };
+    const asking = this.records.load(RESERVATION, orderId);
+    const { state: product } = await this.changeStock(productId, cause, async (was, finished) => {
+      const known = await asking;
+      hold(known, { orderId, productId, qty });
+      if (known !== undefined) return [];
+      return takeStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
+    });
+    if ((await asking) !== undefined) return describe(orderId, qty, productId, product);
+    try {
+      await this.records.handle(RESERVATION, orderId, cause, (was) => hold(was, { orderId, productId, qty }));
+    } catch (error) {
+      if (error instanceof Problem) await this.undo(productId, orderId);
+      throw error;
+    }
+    this.finish(productId, { orderId, kind: "reserve" });
+    return describe(orderId, qty, productId, product);
+  }
+
+  /** The order is cancelled or given up: its pieces go back, once; before they were taken, they never will be. */
+  async release(orderId: number, productId: number, messageId: string): Promise<void> {
+    const cause = { event: messageId };
+    const held = await this.records.load(RESERVATION, orderId);
+    if (held?.status === "Reserved") {
+      const { qty } = held;
+      await this.changeStock(productId, cause, (was, finished) =>
+        restoreStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished),
+      );
+    }
+    const { state } = await this.records.handle(RESERVATION, orderId, cause, (was) => {
+      // Reserved between our reading and now: take it from the top, through the message's redelivery.
+      if (held === undefined && was !== undefined) throw new Error(`order ${orderId} was reserved meanwhile`);
+      return release(was, orderId, productId);
+    });
+    // A tombstone holds nothing; should its reserve have got half-way, that half is undone.
+    if (state?.qty === 0) await this.undo(productId, orderId);
+    else this.finish(productId, { orderId, kind: "restore" });
+  }
+
+  async load(id: number): Promise<Product | undefined> {
+    const product = await this.records.load(PRODUCT, id);
+    return product !== undefined && isVisible(product) ? product : undefined;
+  }
+
+  page(request: { page: number; size: number }): Promise<Page<Product>> {
+    return this.records.page(PRODUCT, { ...request, order: "oldest", visible: isVisible });
+  }
+
+  /** Finishes the changes of a product that some process has begun: its reservation says how each has ended. */
+  private async settleOpen(productId: number): Promise<void> {
+    const product = await this.records.load(PRODUCT, productId);
+    const old = Object.entries(product?.open ?? {}).filter(
+      ([, open]) => this.now().getTime() - Date.parse(open.at) > UNDER_WAY_MS,
+    );
+    const reservations = await this.records.loadMany(
+      RESERVATION,
+      old.map(([orderId]) => orderId),
+    );
+    const closed: Closed[] = [];
+    for (const [key, { kind }] of old) {
+      const orderId = Number(key);
+      const reservation = reservations.get(key);
+      if (reservation?.status === (kind === "reserve" ? "Reserved" : "Released"))
+        closed.push({ orderId, kind });
+      else if (reservation?.status === "Released") await this.undo(productId, orderId);
+      // Otherwise its order is being given up, and that message will release it.
+    }
+    if (closed.length > 0) {
+      const cause = { command: `close:${crypto.randomUUID()}` };
+      await this.records.handle(PRODUCT, productId, cause, (was) => closeAll(was, closed));
+    }
+  }
+
+  private async undo(productId: number, orderId: number): Promise<void> {
+    await this.records.handle(PRODUCT, productId, { command: `undo:${orderId}` }, (was) =>
+      undoTake(was, orderId),
+    );
+  }
+
+  private async changeStock(
+    productId: number,
+    cause: Cause,
+    decide: (
+      was: Product | undefined,
+      finished: readonly Closed[],
+    ) => ProductEvent[] | Promise<ProductEvent[]>,
+  ) {
+    let closing: Closed[] = [];
+    const outcome = await this.records.handle(PRODUCT, productId, cause, (was) => {
+      closing = [...(this.finished.get(productId) ?? [])];
+      return decide(was, closing);
+    });
+    if (outcome.events.length > 0) for (const one of closing) this.finished.get(productId)?.delete(one);
+    return outcome;
+  }
+
+  private finish(productId: number, change: Closed): void {
+    const set = this.finished.get(productId) ?? new Set();
+    this.finished.set(productId, set.add(change));
+  }
+
+  private async command(id: number, decide: (was: Product | undefined) => ProductEvent[]): Promise<Product> {
+    const { state } = await this.records.handle(PRODUCT, id, { command: crypto.randomUUID() }, decide);
+    if (state === undefined) throw productNotFound(id);
+    return state;
+  }
+}
+
+function describe(orderId: number, qty: number, productId: number, product: Product | undefined): Reserved {
+  if (product === undefined) throw productNotFound(productId);
+  const { name, price } = product;
+  return { orderId, productId, productName: name, qty, price, amount: price * qty };
+}

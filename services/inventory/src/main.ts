@@ -1,0 +1,24 @@
+import "reflect-metadata";
+import type { DependencyContainer } from "tsyringe";
+import { main, RECORDS, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { Inventory } from "./app.js";
+import { subscriptions } from "./events.js";
+import { routes } from "./http.js";
+
+const INVENTORY = Symbol("Inventory");
+
+export const inventory: ServiceDefinition = {
+  app: "inventory",
+  store: "inventory",
+  compose(c: DependencyContainer) {
+    c.register(INVENTORY, { useFactory: () => new Inventory(c.resolve(RECORDS), c.resolve(SHOP)) });
+    const inventory = c.resolve<Inventory>(INVENTORY);
+    return {
+      routes: routes(inventory),
+      subscriptions: subscriptions(inventory),
+      onStart: () => inventory.start(),
+    };
+  },
+};
+
+await main(inventory, import.meta.url);

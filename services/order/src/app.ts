@@ -1,0 +1,210 @@
+import { createHash } from "node:crypto";
+import { KeyedLock } from "#kit/batch.js";
+import type { OrderInfo } from "#kit/events.js";
+import { conflict, notFound, Problem, tryLater } from "#kit/problem.js";
+import type { Page, Records } from "#kit/records.js";
+import { Conflict, type Reply, type Sidecar, Unavailable } from "#kit/sidecar.js";
+import {
+  abort,
+  cancel,
+  deliver,
+  isVisible,
+  ORDER,
+  type Order,
+  place,
+  refuse,
+  request,
+  type Settlement,
+} from "./domain.js";
+
+export type PlaceOrder = Omit<OrderInfo, "orderId" | "productName"> & { productName: string | null };
+
+/** How long a repeated request finds the order that its first one made, in seconds. */
+const REMEMBERED_S = 24 * 3600;
+
+interface Remembered {
+  orderId: number;
+  fingerprint: string;
+}
+
+/** The use cases of ordering, and the saga that keeps order, stock and payment in step. */
+export class Orders {
+  private readonly attempts = new KeyedLock();
+
+  constructor(
+    private readonly records: Records,
+    private readonly sidecar: Sidecar,
+  ) {
+    records.onResume(ORDER, async (id, order) => {
+      if (order.status === "Pending") await this.giveUp(Number(id), "interrupted");
+    });
+  }
+
+  /** Gives up what dead replicas left pending. */
+  async start(): Promise<void> {
+    await this.records.sweep(ORDER);
+  }
+
+  /**
+   * Reserves the stock, takes the payment, commits the order. Answers only for a paid order; whatever fails leaves
+   * nothing behind. With an idempotency key a repeated request gets the order that the first one made.
+   * @throws Problem 404 product, 409 stock, 402 declined, 422 key used for something else, 503 try later
+   */
+  async place(command: PlaceOrder, idempotencyKey?: string): Promise<Order> {
+    if (idempotencyKey === undefined) return this.attempt(await this.records.ids(ORDER).next(), command);
+    return this.attempts.run(idempotencyKey, () => this.placeOnce(command, idempotencyKey));
+  }
+
+  async cancel(id: number, commandId: string, reason = "cancelled by the customer"): Promise<Order> {
+    const { state } = await this.records.handle(ORDER, id, { command: `cancel:${commandId}` }, (order) =>
+      cancel(order, id, reason),
+    );
+    if (state === undefined) throw notFound("order", id);
+    return state;
+  }
+
+  /** The store would not make it: the customer gets everything back. */
+  async rejectedByStore(id: number, messageId: string, reason: string): Promise<void> {
+    await this.records.handle(ORDER, id, { event: messageId }, (order) =>
+      order?.status === "OrderPlaced" ? cancel(order, id, reason) : [],
+    );
+  }
+
+  async delivered(id: number, messageId: string): Promise<void> {
+    await this.records.handle(ORDER, id, { event: messageId }, deliver);
+  }
+
+  async load(id: number): Promise<Order | undefined> {
+    const order = await this.records.load(ORDER, id);
+    return order !== undefined && isVisible(order) ? order : undefined;
+  }
+
+  page(request: { page: number; size: number }): Promise<Page<Order>> {
+    return this.records.page(ORDER, { ...request, visible: isVisible });
+  }
+
+  private async placeOnce(command: PlaceOrder, idempotencyKey: string): Promise<Order> {
+    const key = `idempotency:${idempotencyKey}`;
+    const fingerprint = createHash("sha256").update(JSON.stringify(command)).digest("base64url");
+    const entry = (await this.sidecar.store.get([key])).get(key);
+    const known = entry?.value as Remembered | undefined;
+    if (known !== undefined) {
+      if (known.fingerprint !== fingerprint) {
+        throw new Problem(
+          422,
+          "idempotency-key-reused",
+          "The Idempotency-Key belongs to another request",
+          "A new order needs a new Idempotency-Key; a repeated one must have the same body.",
+          { errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }] },
+        );
+      }
+      // Perhaps still pending elsewhere: every step is idempotent by orderId, so driving it twice is safe.
+      const order = await this.records.load(ORDER, known.orderId);
+      if (order?.status !== "OrderAborted") return this.attempt(known.orderId, command);
+    }
+    const orderId = await this.records.ids(ORDER).next();
+    const remember = () =>
+      this.sidecar.store.save(
+        key,
+        { orderId, fingerprint } satisfies Remembered,
+        entry?.etag ?? null,
+        REMEMBERED_S,
+      );
+    return this.attempt(orderId, command, remember);
+  }
+
+  private async attempt(id: number, command: PlaceOrder, remember = async () => {}): Promise<Order> {
+    const info = { ...command, orderId: id, productName: command.productName ?? "" };
+    try {
+      const [requested] = await Promise.all([
+        this.records.handle(ORDER, id, { command: `request:${id}` }, (order) => request(order, info)),
+        remember(),
+      ]);
+      if (requested.state !== undefined && isVisible(requested.state)) return requested.state;
+      const reserved = await this.reserve(id, command);
+      const approvalCode = await this.pay(id, reserved.amount);
+      const settled: Settlement = {
+        productName: command.productName ?? reserved.productName,
+        price: reserved.price,
+        amount: reserved.amount,
+        approvalCode,
+      };
+      const { state } = await this.records.handle(ORDER, id, { command: `place:${id}` }, (order) =>
+        place(order, id, settled),
+      );
+      if (state === undefined) throw new Unavailable(`order ${id} has gone`);
+      return state;
+    } catch (error) {
+      const standing = await this.undo(id, error);
+      if (standing !== undefined) return standing;
+      if (error instanceof Conflict)
+        throw tryLater("order-in-flight", "The same request is being worked on.", 1);
+      throw error;
+    }
+  }
+
+  /** Answers the order if it stands after all (the answer to its commit was lost). */
+  private async undo(id: number, error: unknown): Promise<Order | undefined> {
+    const reason = error instanceof Error ? error.message : "failed";
+    const nothingDone = error instanceof Problem && NOTHING_RESERVED.has(error.code);
+    // What cannot be undone now stays in the journal, and is undone when the store is back.
+    const undone = await (nothingDone
+      ? this.records.handle(ORDER, id, { command: `refuse:${id}` }, (order) => refuse(order, reason))
+      : this.giveUp(id, reason)
+    ).catch(() => undefined);
+    return undone?.state !== undefined && isVisible(undone.state) ? undone.state : undefined;
+  }
+
+  private giveUp(id: number, reason: string) {
+    return this.records.handle(ORDER, id, { command: `abort:${id}` }, (order) => abort(order, id, reason));
+  }
+
+  private async reserve(
+    orderId: number,
+    { productId, qty }: PlaceOrder,
+  ): Promise<Omit<Settlement, "approvalCode">> {
+    const reply = await this.call("inventory", "PUT", `/reservations/${orderId}`, { productId, qty });
+    if (reply.status < 300) return reply.body as Omit<Settlement, "approvalCode">;
+    throw (
+      refusalOf(reply) ??
+      tryLater("inventory-unavailable", "The stock cannot be checked at the moment; order a little later.")
+    );
+  }
+
+  private async pay(orderId: number, amount: number): Promise<string | null> {
+    const reply = await this.call("payment", "POST", "/payments", { orderId, amount });
+    if (reply.status < 300) return (reply.body as { approvalCode: string | null }).approvalCode;
+    throw (
+      refusalOf(reply) ??
+      tryLater("payment-unavailable", "Payment is not possible at the moment; please pay a little later.")
+    );
+  }
+
+  private async call(app: string, method: string, path: string, body: object): Promise<Reply> {
+    try {
+      return await this.sidecar.invoke(app, { method, path, body });
+    } catch (error) {
+      if (!(error instanceof Unavailable)) throw error;
+      return { status: 503, headers: {}, body: undefined };
+    }
+  }
+}
+
+/** Codes with which inventory says that it has reserved nothing. */
+const NOTHING_RESERVED = new Set(["product-not-found", "out-of-stock"]);
+
+/** A step that was refused for the caller's reasons is refused to the caller in the same words. */
+function refusalOf(reply: Reply): Problem | undefined {
+  if (reply.status >= 500 || typeof reply.body !== "object" || reply.body === null) return undefined;
+  const {
+    type,
+    title,
+    detail,
+    status: _status,
+    instance: _instance,
+    ...extra
+  } = reply.body as Record<string, unknown>;
+  const code = String(type).split(":").at(-1) ?? "refused";
+  if (reply.status === 409 && code !== "out-of-stock") return conflict(code, String(detail), extra);
+  return new Problem(reply.status, code, String(title), String(detail), extra);
+}

@@ -1,0 +1,9 @@
+import { on, type Subscription } from "#kit/events.js";
+import type { StoreOrders } from "./app.js";
+
+export function subscriptions(store: StoreOrders): Subscription[] {
+  return [
+    on("OrderPlaced", ({ id, data }) => store.orderPlaced(id, data)),
+    on("OrderCancelled", ({ id, data }) => store.orderCancelled(id, data)),
+  ];
+}
