@@ -108,7 +108,10 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
     }
     await system.waitReady();
     for (const instance of list) {
+      // One sidecar after the other: several that open a new SQLite file at the same moment lock each other out, and
+      // one that fails to open the file for name resolution runs on without ever getting ready.
       system.start(sidecarSpec(instance, rendered, data));
+      await system.waitLoaded(`${instance.name}-sidecar`, `http://127.0.0.1:${instance.ports.http}`);
       system.start(appSpec(instance, options, shop));
     }
     await system.waitReady();
@@ -165,6 +168,12 @@ class LocalSystem implements System {
       }
     };
     await Promise.all(awaited.map(wait));
+  }
+
+  /** Resolves once a sidecar has opened its components, which it does before it waits for its app. */
+  async waitLoaded(name: string, url: string): Promise<void> {
+    const loaded = () => answers(`${url}/v1.0/healthz/outbound`);
+    await becomesReady(this.#process(name), () => this.#stopping !== undefined, loaded);
   }
 
   async stop({ now = false } = {}): Promise<void> {
@@ -241,12 +250,17 @@ class LocalSystem implements System {
   }
 }
 
-async function becomesReady(process: Supervised, cancelled: () => boolean): Promise<void> {
+/** Waits until `check` holds for a process; throws when it can't be expected to any more. */
+async function becomesReady(
+  process: Supervised,
+  cancelled: () => boolean,
+  check = () => process.ready(),
+): Promise<void> {
   const { name, log } = process.spec;
   const fail = (what: string) => {
     throw new StartError(`${name} ${what}. The end of its log, ${log}:\n${process.lastLines()}`);
   };
-  for (const end = Date.now() + readyWithin; !(await process.ready()); await delay(50)) {
+  for (const end = Date.now() + readyWithin; !(await check()); await delay(20)) {
     if (cancelled()) throw new StartError(`stopped while waiting for ${name}`);
     if (process.failedStarts >= maxFailedStarts) fail(`failed to start ${maxFailedStarts} times in a row`);
     if (Date.now() > end) fail(`is not ready after ${readyWithin / 1000} s`);

@@ -175,13 +175,26 @@ async function step(name, work) {
   }
 }
 
-/** The program that runs now. A signal that only we get is passed on to it, and we end after it. */
+/** The program that runs now. A signal to us is passed on to it, and we end after it. */
 let child;
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
-  process.on(signal, () => {
-    if (child) child.kill(signal);
-    else process.exit(1);
-  });
+
+function passOn(signal) {
+  if (child) child.kill(signal);
+  else process.exit(1);
+}
+
+/** Takes signals, and the end of the process that started us, as the wish to stop. */
+function listenForTheEnd() {
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, passOn);
+  // A signal to npm alone ends npm and its shell, and doesn't reach us: without this, all would run on unseen.
+  const parent = process.ppid;
+  const watch = () => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    passOn("SIGTERM");
+  };
+  const timer = setInterval(watch, 500).unref();
+}
 
 /** Runs a program to its end; its output is shown only if it fails, unless `stdio` is "inherit". */
 async function run(command, args, { stdio = "pipe", env = {}, cwd = root } = {}) {
@@ -363,7 +376,9 @@ function prepareTools() {
       );
     if (redis === "install") {
       console.log(`redis-server is not there; installing it with ${facts.packageManager}`);
-      redis = await step("installing redis-server", () => installRedis(facts));
+      const install = () =>
+        onPath("redis-server") ?? step("installing redis-server", () => installRedis(facts));
+      redis = await alone("redis", install);
     }
     return { DAPRD: daprd, REDIS_SERVER: redis };
   };
@@ -409,6 +424,7 @@ async function main([command, ...args]) {
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  listenForTheEnd();
   try {
     process.exitCode = await main(process.argv.slice(2));
   } catch (error) {

@@ -11,7 +11,7 @@ const usage = `Usage: npm start -- [options]
   --shop NAME|FILE       how the business runs: a file under shops/ (fashion)
   --replicas APP=N,...   run more than one of a service, as in order=3,delivery=2
   --data DIR             where state and logs are kept (data)
-  --ports N              add N to every port, to run a second system beside the first
+  --ports N              add N, as in 10000 or 20000, to every port, to run beside another system
   --drills               let faults be triggered by requests, for drills
   --help                 show this`;
 
@@ -47,6 +47,7 @@ function table(system: System): string {
   const rows = new Table({
     head: ["service", "port", "sidecar", "pid", "log"],
     style: { head: [], border: [] },
+    chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" }, // no lines between rows
   });
   const all = system.processes();
   for (const { name, kind, port, pid, log } of all) {

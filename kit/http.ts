@@ -1,5 +1,5 @@
 import { bodyParser } from "@koa/bodyparser";
-import Router from "@koa/router";
+import Router, { type RouterMiddleware } from "@koa/router";
 import Koa from "koa";
 import { z } from "zod";
 import { inTrace, type Logger } from "#kit/log.js";
@@ -113,11 +113,6 @@ export function collection<S>(
   ];
 }
 
-const paging = z.object({
-  page: z.preprocess(number, z.int().min(0).max(1_000_000)).default(0),
-  size: z.preprocess(number, z.int().min(1).max(1_000)).default(20),
-});
-
 function listing<S>(name: string, page: Page<S>, item: (row: { id: number; state: S }) => object): object {
   const { size, number, totalElements } = page;
   const totalPages = Math.ceil(totalElements / size);
@@ -143,7 +138,16 @@ export function number(value: unknown): unknown {
 }
 
 /** A whole number field with its bounds, both inclusive. */
-export const whole = (min: number, max: number) => z.preprocess(number, z.int().min(min).max(max));
+export const whole = (min: number, max: number) => {
+  const error = "must be a whole number";
+  const integer = z.number({ error }).refine(Number.isInteger, { error, abort: true });
+  return z.preprocess(number, integer.min(min, `must be at least ${min}`).max(max, `must be at most ${max}`));
+};
+
+const paging = z.object({
+  page: whole(0, 1_000_000).default(0),
+  size: whole(1, 1_000).default(20),
+});
 
 /** Text that may be absent; null when it is, or when it is empty. */
 export const optionalText = (max = 200) =>
@@ -188,6 +192,20 @@ export function createKoa(routes: readonly Route[], log: Logger): Koa {
   const koa = new Koa();
   koa.silent = true;
   const router = new Router();
+  // Within the router, so that what is not there, or not allowed, is said before anything about the body.
+  router.use(mediaType as unknown as RouterMiddleware);
+  router.use(
+    bodyParser({
+      enableTypes: ["json"],
+      // Merged into the defaults by position, so the first must be named again.
+      extendTypes: { json: ["application/json", "application/*+json"] },
+      parsedMethods: ["POST", "PUT", "PATCH", "DELETE"],
+      jsonLimit: BODY_LIMIT,
+      onError: (error) => {
+        throw bodyProblem(error);
+      },
+    }) as unknown as RouterMiddleware,
+  );
   for (const route of routes) {
     router.register(route.path, [route.method.toLowerCase()], async (ctx) => {
       const answer = await route.handle({
@@ -201,19 +219,6 @@ export function createKoa(routes: readonly Route[], log: Logger): Koa {
     });
   }
   koa.use(edge(log));
-  koa.use(mediaType);
-  koa.use(
-    bodyParser({
-      enableTypes: ["json"],
-      // Merged into the defaults by position, so the first must be named again.
-      extendTypes: { json: ["application/json", "application/*+json"] },
-      parsedMethods: ["POST", "PUT", "PATCH", "DELETE"],
-      jsonLimit: BODY_LIMIT,
-      onError: (error) => {
-        throw bodyProblem(error);
-      },
-    }),
-  );
   koa.use(router.routes() as unknown as Koa.Middleware);
   koa.use(router.allowedMethods() as unknown as Koa.Middleware);
   return koa;
@@ -247,18 +252,28 @@ function bodyProblem(error: Error & { status?: number }): Problem {
 
 /** A body that is not JSON cannot be understood; no body needs no type. */
 async function mediaType(ctx: Koa.Context, next: Koa.Next): Promise<void> {
-  const hasBody = (ctx.request.length ?? 0) > 0 || ctx.get("transfer-encoding") !== "";
-  if (hasBody && !ctx.request.is("json", "+json")) {
+  const type = ctx.get("content-type");
+  const known = ctx.request.is("json", "+json") !== false;
+  if (type === "" ? await hasBody(ctx) : !known && (ctx.request.length ?? 1) > 0) {
     throw new Problem(
       415,
       "unsupported-media-type",
       "The content type is not understood",
-      `Send application/json, not ${ctx.get("content-type") || "a body without a type"}.`,
+      `Send application/json, not ${type || "a body without a type"}.`,
       {},
       { accept: "application/json" },
     );
   }
   await next();
+}
+
+/** Whether there are bytes in a body of no declared type; a sidecar passes an empty one on as chunks of unknown length. */
+async function hasBody(ctx: Koa.Context): Promise<boolean> {
+  if (ctx.request.length !== undefined) return ctx.request.length > 0;
+  if (ctx.get("transfer-encoding") === "") return false;
+  for await (const chunk of ctx.req) if ((chunk as Buffer).length > 0) return true;
+  ctx.request.body = {}; // read, so there is nothing left to parse
+  return false;
 }
 
 function edge(log: Logger) {

@@ -1,14 +1,18 @@
 import { Conflict, type Store } from "#kit/sidecar.js";
 
-/** A busy replica writes its journal at least this often, in ms. */
-const BEAT_MS = 1_000;
-/** An idle replica has nothing to take over and only shows that it lives. */
-const IDLE_BEAT_MS = 10_000;
-/** Others look at each journal this often. */
-const WATCH_MS = 2_000;
-/** A busy journal that stands still for this long is taken over; an idle one is merely forgotten, later. */
-export const TAKEOVER_MS = 6_000;
-const FORGET_MS = 60_000;
+/** In ms; tests have shorter ones. */
+export const TIMES = {
+  /** A busy replica writes its journal at least this often. */
+  beat: 1_000,
+  /** An idle replica has nothing to take over and only shows that it lives. */
+  idleBeat: 10_000,
+  /** Others look at each journal this often. */
+  watch: 2_000,
+  /** A busy journal that stands still for this long is taken over; an idle one is merely forgotten, later. */
+  takeover: 6_000,
+  forget: 60_000,
+};
+
 const ROSTER = "replicas";
 
 interface JournalValue {
@@ -31,6 +35,7 @@ export interface JournalOptions {
   recover(tokens: string[], dead: string): Promise<void>;
   /** Hears of things worth a log line. */
   log(message: string, detail: object): void;
+  times?: Partial<typeof TIMES>;
 }
 
 /**
@@ -47,14 +52,18 @@ export class Journal {
   private written = new Set<string>();
   private etag: string | null = null;
   private beat = 0;
+  /** whether the key may exist: also after a write whose answer was lost */
+  private tried = false;
   private lastWrite = Number.NEGATIVE_INFINITY;
   private flight: Promise<void> | undefined;
   private readonly watched = new Map<string, { etag: string; since: number }>();
   private timers: NodeJS.Timeout[] = [];
   private watching: Promise<void> | undefined;
+  private readonly times: typeof TIMES;
 
   constructor(private readonly options: JournalOptions) {
     this.key = `journal:${options.replica}`;
+    this.times = { ...TIMES, ...options.times };
   }
 
   /** Joins the roster, takes over what the slot's last process left, begins to beat and to watch. */
@@ -67,12 +76,12 @@ export class Journal {
       if (slot === this.options.slot && replica !== this.options.replica) await this.takeOver(replica);
     }
     this.timers = [
-      setInterval(() => void this.keepBeating(), BEAT_MS),
+      setInterval(() => void this.keepBeating(), this.times.beat),
       setInterval(() => {
         this.watching ??= this.watch().finally(() => {
           this.watching = undefined;
         });
-      }, WATCH_MS),
+      }, this.times.watch),
     ];
   }
 
@@ -111,7 +120,7 @@ export class Journal {
    * first puts its journal on record again. @throws Unavailable
    */
   async fresh(): Promise<void> {
-    while (performance.now() - this.lastWrite > TAKEOVER_MS / 2) await this.write();
+    while (performance.now() - this.lastWrite > this.times.takeover / 2) await this.write();
   }
 
   /** The replicas on the roster, this one included. */
@@ -129,10 +138,13 @@ export class Journal {
   private async writeNow(): Promise<void> {
     const { store, replica, slot, log } = this.options;
     const tokens = [...this.active.keys()];
+    // From here on the record may lack what this write leaves out: who begins it meanwhile must wait for the next one.
+    this.written = new Set(tokens.filter((token) => this.written.has(token)));
     const started = performance.now();
     try {
       // A save does not tell the new ETag. Reading it here, before the next write, keeps it off the first one's path.
-      if (this.beat > 0) this.etag = (await store.get([this.key])).get(this.key)?.etag ?? null;
+      if (this.tried) this.etag = (await store.get([this.key])).get(this.key)?.etag ?? null;
+      this.tried = true;
       if (this.beat > 0 && this.etag === null) {
         log("taken for dead after a pause; joining again", { replica });
         await this.changeRoster((slots) => ({ ...slots, [replica]: slot }));
@@ -148,8 +160,9 @@ export class Journal {
   }
 
   private async keepBeating(): Promise<void> {
+    const { beat, idleBeat } = this.times;
     const busy = this.active.size > 0 || this.written.size > 0;
-    if (performance.now() - this.lastWrite < (busy ? BEAT_MS : IDLE_BEAT_MS) - 100) return;
+    if (performance.now() - this.lastWrite < (busy ? beat : idleBeat) - 100) return;
     await this.write().catch(() => undefined);
   }
 
@@ -170,7 +183,7 @@ export class Journal {
           continue;
         }
         const busy = ((journal?.value as JournalValue | undefined)?.tokens.length ?? 0) > 0;
-        if (now - before.since > (busy ? TAKEOVER_MS : FORGET_MS)) await this.takeOver(other);
+        if (now - before.since > (busy ? this.times.takeover : this.times.forget)) await this.takeOver(other);
       }
     } catch {
       // No beat can be written while the store is away, so what stood still meanwhile proves nothing.

@@ -1,7 +1,7 @@
 import { KeyedLock } from "#kit/batch.js";
 import { fault } from "#kit/faults.js";
 import { BLOCK, endOfBlock, Ids } from "#kit/ids.js";
-import { Journal } from "#kit/journal.js";
+import { Journal, type JournalOptions } from "#kit/journal.js";
 import { currentTrace, type Logger } from "#kit/log.js";
 import { type CloudEvent, Conflict, type Entry, type Sidecar, Unavailable } from "#kit/sidecar.js";
 
@@ -84,6 +84,8 @@ export interface RecordsOptions {
   isPublic(type: string): boolean;
   log: Logger;
   now(): Date;
+  /** the journal's; for tests */
+  times?: JournalOptions["times"];
 }
 
 /**
@@ -110,6 +112,7 @@ export class Records {
       slot: options.slot,
       recover: (tokens, dead) => this.recover(tokens, dead),
       log: (message, detail) => options.log.warn(detail, message),
+      times: options.times,
     });
   }
 
@@ -267,9 +270,11 @@ export class Records {
     decide: Decide<S, E>,
   ): Promise<Outcome<S, E>> {
     const token = tokenOf(key);
-    const [entry] = await Promise.all([this.read(key), this.journal.begin(token)]);
+    const reading = this.read(key);
+    reading.catch(() => undefined); // it is told below, where the token is seen to
+    await this.journal.begin(token);
     try {
-      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, entry, () =>
+      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await reading, () =>
         this.journal.fresh(),
       );
       this.inBackground(async () => {
@@ -469,7 +474,7 @@ export class Records {
       subject: key,
       datacontenttype: "application/json",
       data: entry.data,
-      ...(entry.traceparent === undefined ? {} : { traceparent: entry.traceparent }),
+      ...(entry.traceparent === undefined ? {} : { traceparent: entry.traceparent, traceid: entry.traceparent }),
     };
   }
 }

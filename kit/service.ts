@@ -242,7 +242,7 @@ function subscriptionRoutes(
     topic,
     route: `/events/${topic}`,
     deadLetterTopic: `dead-letters-${app}`,
-    bulkSubscribe: BULK,
+    ...(process.env.NOBULK ? {} : { bulkSubscribe: BULK }),
   }));
   return [
     get("/dapr/subscribe", async () => ({ status: 200, body: described, type: "application/json" })),

@@ -44,6 +44,8 @@ export interface CloudEvent {
   datacontenttype: "application/json";
   data: Record<string, unknown>;
   traceparent?: string;
+  /** the same again: daprd keeps an event's traceparent only if it has a traceid too (pubsub/envelope.go) */
+  traceid?: string;
 }
 
 /** An answer from another service, whatever its status. */

@@ -1,23 +1,33 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { identity, until } from "#dapr/processes.js";
 import { root, type StartOptions, type System, startSystem } from "#dapr/runner.js";
 import { instances, readTopology, shiftPorts } from "#dapr/topology.js";
 
+/** Away from the ports of a system that runs on this machine with no offset, or with a round one. */
+const ports = 12350;
 const topology = join(root, "tests/fixtures/system/dapr.yaml");
 const temporary = mkdtempSync(join(tmpdir(), "jangteo-runner-"));
 after(() => rmSync(temporary, { recursive: true, force: true }));
 
 let directories = 0;
 const newData = () => join(temporary, `data-${directories++}`);
-const start = (options: StartOptions = {}) =>
-  startSystem({ topology, data: newData(), ports: 12000, ...options });
+const start = (options: StartOptions = {}) => startSystem({ topology, data: newData(), ports, ...options });
 
 async function json<T = Record<string, string>>(url: string, init?: RequestInit): Promise<T> {
   const response = await fetch(url, init);
@@ -54,24 +64,24 @@ describe("a running system", () => {
   it("consists of the servers of the backend and an app and a sidecar per replica", () => {
     const list = system.processes().map(({ name, kind, port }) => ({ name, kind, port }));
     assert.deepEqual(list, [
-      { name: "redis", kind: "server", port: 18389 },
-      { name: "ping-0-sidecar", kind: "sidecar", port: 15501 },
-      { name: "ping-0", kind: "app", port: 20081 },
-      { name: "pong-0-sidecar", kind: "sidecar", port: 15502 },
-      { name: "pong-0", kind: "app", port: 20082 },
-      { name: "pong-1-sidecar", kind: "sidecar", port: 15602 },
-      { name: "pong-1", kind: "app", port: 20182 },
+      { name: "redis", kind: "server", port: ports + 6389 },
+      { name: "ping-0-sidecar", kind: "sidecar", port: ports + 3501 },
+      { name: "ping-0", kind: "app", port: ports + 8081 },
+      { name: "pong-0-sidecar", kind: "sidecar", port: ports + 3502 },
+      { name: "pong-0", kind: "app", port: ports + 8082 },
+      { name: "pong-1-sidecar", kind: "sidecar", port: ports + 3602 },
+      { name: "pong-1", kind: "app", port: ports + 8182 },
     ]);
     assert.deepEqual(said, []);
-    assert.equal(system.url("pong", 1), "http://127.0.0.1:20182");
-    assert.equal(system.sidecarUrl("pong", 1), "http://127.0.0.1:15602");
+    assert.equal(system.url("pong", 1), `http://127.0.0.1:${ports + 8182}`);
+    assert.equal(system.sidecarUrl("pong", 1), `http://127.0.0.1:${ports + 3602}`);
   });
 
   it("tells each app who it is", async () => {
     const env = await json(`${system.url("pong", 1)}/env`);
     assert.equal(env.APP_ID, "pong");
     assert.equal(env.REPLICA, "pong-1");
-    assert.equal(env.DAPR_HTTP_PORT, "15602");
+    assert.equal(env.DAPR_HTTP_PORT, String(ports + 3602));
     assert.equal(env.FROM_TOPOLOGY, "yes");
     assert.equal(env.FAULTS, undefined);
   });
@@ -117,15 +127,15 @@ describe("a running system", () => {
   });
 
   it("refuses a second system on its data directory", async () => {
-    await assert.rejects(start({ data, ports: 12050 }), /already running on .*--data DIR/s);
+    await assert.rejects(start({ data, ports: ports + 20 }), /already running on .*--data DIR/s);
   });
 
   it("refuses a second system on its ports, naming them and a way out", async () => {
-    await assert.rejects(start(), /20081, wanted by ping-0\n.*--ports 10000/s);
+    await assert.rejects(start(), new RegExp(`${ports + 8081}, wanted by ping-0\n.*--ports 10000`, "s"));
   });
 
   it("has room for a second one beside it", async () => {
-    const second = await start({ ports: 12050 });
+    const second = await start({ ports: ports + 20 });
     try {
       await json(`${second.url("ping")}/env`);
       await json(`${system.url("ping")}/env`);
@@ -155,7 +165,7 @@ describe("a start that fails", () => {
       /(ping|pong)-0 failed to start 5 times in a row.*this stub was told to fail/s,
     );
     assert.ok(said.length >= 4, "each crash is told");
-    for (const port of [20081, 20082, 15501, 15502, 18389]) assert.equal(await listens(port), false);
+    for (const port of [8081, 8082, 3501, 3502, 6389]) assert.equal(await listens(ports + port), false);
     await (await start({ data })).stop(); // nor does it leave a lock
   });
 
@@ -179,7 +189,9 @@ describe("a start that fails", () => {
 describe("the end of the runner", () => {
   async function runElsewhere(data: string): Promise<{ child: ChildProcess; running: number[] }> {
     const script = join(root, "dist/tests/fixtures/run-system.js");
-    const child = spawn(process.execPath, [script, data, "12000"], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, [script, data, String(ports)], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     const [line] = await once(child.stdout ?? child, "data");
     return { child, running: JSON.parse(String(line)) };
   }
@@ -214,9 +226,9 @@ describe("the topology", () => {
     const replicas = Object.fromEntries(
       ours.apps.map(({ appID }) => [appID, appID === "gateway" ? 1 : 10] as const),
     );
-    const ports = instances(ours, replicas, 20000).flatMap((instance) => Object.values(instance.ports));
-    assert.equal(new Set([...ports, 26389]).size, ports.length + 1);
-    assert.ok(Math.max(...ports) < 32768);
+    const all = instances(ours, replicas, 20000).flatMap((instance) => Object.values(instance.ports));
+    assert.equal(new Set([...all, 26389]).size, all.length + 1);
+    assert.ok(Math.max(...all) < 32768);
   });
 
   it("has one gateway", () => {
@@ -318,5 +330,96 @@ describe("the set-up", () => {
     });
     assert.equal(status, 1);
     assert.match(stderr, /DAPRD is set to \/nonesuch\/daprd, which doesn't run/);
+  });
+
+  describe("on a machine with Go and a package manager", () => {
+    const clone = join(temporary, "clone");
+    const bin = join(temporary, "bin");
+    const calls = () => readFileSync(join(bin, "calls"), "utf8").trim().split("\n");
+    const write = (file: string, text: string) => {
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, text, { mode: 0o755 });
+    };
+    /** A stand-in for a program: writes down its arguments, then runs `body`. */
+    const fake = (file: string, name: string, body: string) =>
+      write(
+        file,
+        `#!/usr/bin/env node
+        const fs = require("node:fs"), path = require("node:path"), args = process.argv.slice(2);
+        const touch = (file) => { fs.mkdirSync(path.dirname(file), { recursive: true }); fs.writeFileSync(file, "", { mode: 0o755 }); };
+        fs.appendFileSync("${bin}/calls", "${name} " + args.join(" ") + "\\n");
+        ${body}`,
+      );
+    const run = () => {
+      const child = spawn(process.execPath, [join(clone, "dapr/setup.mjs"), "start", "an", "argument"], {
+        env: { PATH: bin, HOME: temporary, JANGTEO_CACHE: join(temporary, "cache") },
+      });
+      const output: string[] = [];
+      for (const stream of [child.stdout, child.stderr])
+        stream.on("data", (data) => output.push(String(data)));
+      return once(child, "close").then(([code]) => ({ code, output: output.join("") }));
+    };
+
+    before(() => {
+      for (const path of ["dapr/setup.mjs", "dapr/tools", "package-lock.json", "tsconfig.json"])
+        cpSync(join(root, path), join(clone, path), { recursive: true });
+      mkdirSync(bin);
+      symlinkSync(process.execPath, join(bin, "node"));
+      fake(join(bin, "sudo"), "sudo", 'require("node:child_process").spawnSync(args[1], args.slice(2));');
+      fake(join(bin, "npm"), "npm", 'touch("node_modules/installed");');
+      fake(join(clone, "node_modules/typescript/bin/tsc"), "tsc", "");
+      write(join(clone, "dist/dapr/start.js"), "console.log(process.argv.slice(2), process.env.DAPRD);");
+      const goBody = `args[0] === "env" ? console.log("go1.26.8\\nauto") : touch(args[args.indexOf("-o") + 1]);`;
+      fake(join(bin, "go"), "go", goBody);
+      // Installs only after an update, as on a machine that has no package lists yet.
+      const aptBody = `if (args[0] === "update") touch("${bin}/lists");
+        else if (fs.existsSync("${bin}/lists")) touch("${bin}/redis-server");
+        else process.exit(100);`;
+      fake(join(bin, "apt-get"), "apt-get", aptBody);
+      write(join(clone, "dapr/start.ts"), ""); // the source of dist/dapr/start.js
+    });
+
+    it("gets everything, once, even if started twice at the same time", async () => {
+      const results = await Promise.all([run(), run()]);
+      for (const { code, output } of results) {
+        assert.equal(code, 0, output);
+        assert.match(output, /\[ 'an', 'argument' \] .*cache\/daprd-1\.18\.2-[0-9a-f]{12}\/daprd/);
+      }
+      const count = (pattern: RegExp) => calls().filter((call) => pattern.test(call)).length;
+      assert.equal(count(/^npm ci/), 1);
+      assert.equal(count(/^tsc -p \./), 1);
+      assert.equal(count(/^go build .*-tags stablecomponents .*buildinfo\.version=1\.18\.2/), 1);
+      assert.equal(count(/^apt-get update/), 1);
+      assert.ok(results.some(({ output }) => output.includes("installing it with apt-get")));
+    });
+
+    it("does nothing the next time", async () => {
+      const before = calls().length;
+      const { code, output } = await run();
+      assert.equal(code, 0);
+      assert.equal(output.trim().split("\n").length, 1);
+      assert.equal(calls().length, before);
+    });
+
+    it("compiles again when a source was changed, and drops what lost its source", async () => {
+      write(join(clone, "kit/new.ts"), "");
+      write(join(clone, "dist/kit/old.js"), "");
+      const before = calls().length;
+      assert.equal((await run()).code, 0);
+      assert.deepEqual(calls().slice(before), ["tsc -p ."]);
+      assert.equal(existsSync(join(clone, "dist/kit/old.js")), false);
+    });
+
+    it("shows why a step failed", async () => {
+      fake(
+        join(clone, "node_modules/typescript/bin/tsc"),
+        "tsc",
+        'console.log("a type is wrong"); process.exit(2);',
+      );
+      write(join(clone, "kit/newer.ts"), "");
+      const { code, output } = await run();
+      assert.equal(code, 1);
+      assert.match(output, /tsc -p \. failed:\na type is wrong/);
+    });
   });
 });

@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { setImmediate as macrotask } from "node:timers/promises";
+import { Batcher, KeyedLock } from "#kit/batch.js";
+
+/** Calls that end when the test says so. */
+function calls<T>() {
+  const asked: { items: string[]; answer: (outs: (T | Error)[]) => void; fail: (error: Error) => void }[] =
+    [];
+  const run = (items: string[]) =>
+    new Promise<(T | Error)[]>((answer, fail) => asked.push({ items, answer, fail }));
+  return { asked, run };
+}
+
+describe("a batcher", () => {
+  it("sends a lone item at once, and together what comes meanwhile", async () => {
+    const { asked, run } = calls<string>();
+    const batcher = new Batcher(run);
+    const first = batcher.add("a");
+    assert.deepEqual(asked[0]?.items, ["a"]);
+    const rest = [batcher.add("b"), batcher.add("c")];
+    await macrotask();
+    assert.equal(asked.length, 1, "one call at a time");
+    asked[0]?.answer(["A"]);
+    assert.equal(await first, "A");
+    await macrotask();
+    assert.deepEqual(asked[1]?.items, ["b", "c"]);
+    asked[1]?.answer(["B", "C"]);
+    assert.deepEqual(await Promise.all(rest), ["B", "C"]);
+    assert.equal(asked.length, 2);
+  });
+
+  it("sends at most so many items in so many calls at a time", async () => {
+    const { asked, run } = calls<string>();
+    const batcher = new Batcher(run, 2, 2);
+    const all = ["a", "b", "c", "d", "e"].map((item) => batcher.add(item));
+    assert.deepEqual(
+      asked.map(({ items }) => items),
+      [["a"], ["b"]],
+    );
+    asked[1]?.answer(["B"]);
+    await macrotask();
+    asked[0]?.answer(["A"]);
+    await macrotask();
+    assert.deepEqual(
+      asked.map(({ items }) => items),
+      [["a"], ["b"], ["c", "d"], ["e"]],
+    );
+    asked[3]?.answer(["E"]);
+    asked[2]?.answer(["C", "D"]);
+    assert.deepEqual(await Promise.all(all), ["A", "B", "C", "D", "E"]);
+  });
+
+  it("fails one item for itself, all of a call that fails, and goes on", async () => {
+    const { asked, run } = calls<string>();
+    const batcher = new Batcher(run);
+    const a = batcher.add("a");
+    const b = assert.rejects(batcher.add("b"), /b is bad/);
+    const c = batcher.add("c");
+    asked[0]?.answer(["A"]);
+    await a;
+    await macrotask();
+    asked[1]?.answer([new Error("b is bad"), "C"]);
+    await b;
+    assert.equal(await c, "C");
+    const lost = assert.rejects(batcher.add("d"), /line cut/);
+    asked[2]?.fail(new Error("line cut"));
+    await lost;
+    await macrotask();
+    const e = batcher.add("e");
+    asked[3]?.answer(["E"]);
+    assert.equal(await e, "E");
+  });
+});
+
+describe("a keyed lock", () => {
+  it("runs the tasks of one key one after another, those of others beside them", async () => {
+    const lock = new KeyedLock();
+    const steps: string[] = [];
+    const task = (name: string, rounds: number) => async () => {
+      steps.push(`${name} begins`);
+      for (let i = 0; i < rounds; i++) await macrotask();
+      steps.push(`${name} ends`);
+      return name;
+    };
+    const answers = await Promise.all([
+      lock.run("x", task("x1", 3)),
+      lock.run("x", task("x2", 0)),
+      lock.run("y", task("y1", 1)),
+    ]);
+    assert.deepEqual(answers, ["x1", "x2", "y1"]);
+    assert.deepEqual(steps, ["x1 begins", "y1 begins", "y1 ends", "x1 ends", "x2 begins", "x2 ends"]);
+  });
+
+  it("is free again after a task that failed", async () => {
+    const lock = new KeyedLock();
+    const failed = assert.rejects(
+      lock.run("x", async () => {
+        throw new Error("failed");
+      }),
+      /failed/,
+    );
+    assert.equal(await lock.run("x", async () => "next"), "next");
+    await failed;
+  });
+});

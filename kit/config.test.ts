@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { hostname } from "node:os";
+import { describe, it } from "node:test";
+import { readConfig } from "#kit/config.js";
+
+describe("the environment of a service", () => {
+  it("needs a port; all else has a default", () => {
+    assert.deepEqual(readConfig("order", { APP_PORT: "8081" }), {
+      app: "order",
+      port: 8081,
+      host: "127.0.0.1",
+      daprPort: 3500,
+      slot: hostname(),
+      shop: "shops/fashion.yaml",
+      logLevel: "info",
+      drills: false,
+    });
+  });
+
+  it("is read as the sidecar and the runner set it", () => {
+    const env = {
+      ...{ APP_ID: "order2", APP_PORT: "1", APP_HOST: "0.0.0.0", DAPR_HTTP_PORT: "2", REPLICA: "order-1" },
+      ...{ SHOP: "shops/x.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
+    };
+    assert.deepEqual(readConfig("order", env), {
+      ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
+      ...{ shop: "shops/x.yaml", logLevel: "debug", drills: true },
+    });
+  });
+
+  it("names every variable that is wrong", () => {
+    const env = { APP_PORT: "http", DAPR_HTTP_PORT: "70000", LOG_LEVEL: "loud", DRILLS: "yes" };
+    assert.throws(
+      () => readConfig("order", env),
+      ({ message }: Error) =>
+        /^order cannot start/.test(message) &&
+        Object.keys(env).every((name) => message.includes(`\n  ${name}: `)),
+    );
+    assert.throws(() => readConfig("order", {}), /APP_PORT/);
+  });
+});
