@@ -83,7 +83,13 @@ export function daprSidecar(options: DaprOptions): Sidecar {
  * The bulk call does not go through the SDK: 3.18.0 reads `entryID` where daprd answers `entryId`, finds no entry under
  * that name, and reports a bulk publish that failed as one without failures. (Found by killing Redis and counting.)
  */
-async function publishNow(client: DaprClient, pool: Pool, pubsub: string, topic: string, events: CloudEvent[]): Promise<void> {
+async function publishNow(
+  client: DaprClient,
+  pool: Pool,
+  pubsub: string,
+  topic: string,
+  events: CloudEvent[],
+): Promise<void> {
   const [first] = events;
   if (first === undefined) return;
   const contentType = "application/cloudevents+json";

@@ -144,7 +144,8 @@ export class Records {
       Promise.all(this.behind),
       new Promise((resolve) => setTimeout(resolve, 2_000).unref()),
     ]);
-    for (const ids of this.counters.values()) await ids.giveBack();
+    // Ids that cannot be given back are a gap, no reason to keep the journal.
+    for (const ids of this.counters.values()) await ids.giveBack().catch(() => undefined);
     await this.journal.stop();
   }
 
@@ -474,7 +475,9 @@ export class Records {
       subject: key,
       datacontenttype: "application/json",
       data: entry.data,
-      ...(entry.traceparent === undefined ? {} : { traceparent: entry.traceparent, traceid: entry.traceparent }),
+      ...(entry.traceparent === undefined
+        ? {}
+        : { traceparent: entry.traceparent, traceid: entry.traceparent }),
     };
   }
 }

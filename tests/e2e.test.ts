@@ -199,7 +199,9 @@ describe("the fashion shop on real sidecars", () => {
       await shop.system.waitReady("payment-0");
       await shop.shows("/products/3", { stock });
       await until("no payment stands without its order", 20_000, async () => {
-        const standing = (await shop.all("payments")).filter((one) => one.paymentStatus === "PaymentApproved");
+        const standing = (await shop.all("payments")).filter(
+          (one) => one.paymentStatus === "PaymentApproved",
+        );
         const orders = new Set((await shop.all("orders")).map((one) => one.id));
         return standing.every((payment) => orders.has(payment.orderId));
       });
