@@ -37,7 +37,7 @@ const system = await startSystem({ data: join(data, "shop"), ports: Number(value
 const floor = await startSystem({
   topology: join(root, "bench/floor/dapr.yaml"),
   data: join(data, "floor"),
-  ports: Number(values.ports) + 1000,
+  ports: Number(values.ports) + 10_000,
 });
 try {
   await main();

@@ -13,48 +13,73 @@ function calls<T>() {
 }
 
 describe("a batcher", () => {
-  it("sends a lone item at once, and together what comes meanwhile", async () => {
+  it("sends together what is asked within a turn, and then what comes while that is under way", async () => {
     const { asked, run } = calls<string>();
     const batcher = new Batcher(run);
-    const first = batcher.add("a");
-    assert.deepEqual(asked[0]?.items, ["a"]);
-    const rest = [batcher.add("b"), batcher.add("c")];
+    const first = [batcher.add("a"), Promise.resolve().then(() => batcher.add("b"))];
+    assert.equal(asked.length, 0);
+    await macrotask();
+    assert.deepEqual(asked[0]?.items, ["a", "b"]);
+    const rest = [batcher.add("c")];
+    await macrotask();
+    rest.push(batcher.add("d"));
     await macrotask();
     assert.equal(asked.length, 1, "one call at a time");
-    asked[0]?.answer(["A"]);
-    assert.equal(await first, "A");
+    asked[0]?.answer(["A", "B"]);
+    assert.deepEqual(await Promise.all(first), ["A", "B"]);
     await macrotask();
-    assert.deepEqual(asked[1]?.items, ["b", "c"]);
-    asked[1]?.answer(["B", "C"]);
-    assert.deepEqual(await Promise.all(rest), ["B", "C"]);
+    assert.deepEqual(asked[1]?.items, ["c", "d"]);
+    asked[1]?.answer(["C", "D"]);
+    assert.deepEqual(await Promise.all(rest), ["C", "D"]);
     assert.equal(asked.length, 2);
   });
 
   it("sends at most so many items in so many calls at a time", async () => {
     const { asked, run } = calls<string>();
     const batcher = new Batcher(run, 2, 2);
-    const all = ["a", "b", "c", "d", "e"].map((item) => batcher.add(item));
+    const items = ["a", "b", "c", "d", "e", "f", "g"];
+    const all = items.map((item) => batcher.add(item));
+    const seen: string[][] = [];
+    let most = 0;
+    while (seen.flat().length < items.length) {
+      await macrotask();
+      most = Math.max(most, asked.length);
+      const call = asked.shift();
+      if (call === undefined) continue;
+      seen.push(call.items);
+      call.answer(call.items.map((item) => item.toUpperCase()));
+    }
+    assert.deepEqual(await Promise.all(all), ["A", "B", "C", "D", "E", "F", "G"]);
+    assert.deepEqual(seen.flat(), items, "in order");
+    assert.ok(Math.max(...seen.map(({ length }) => length)) === 2, JSON.stringify(seen));
+    assert.ok(most <= 2, `${most} calls at a time`);
+  });
+
+  it("has two calls under way where it may", async () => {
+    const { asked, run } = calls<string>();
+    const batcher = new Batcher(run, 64, 2);
+    const all = [];
+    for (const item of ["a", "b", "c"]) {
+      all.push(batcher.add(item));
+      await macrotask();
+    }
     assert.deepEqual(
       asked.map(({ items }) => items),
       [["a"], ["b"]],
     );
     asked[1]?.answer(["B"]);
     await macrotask();
+    assert.deepEqual(asked[2]?.items, ["c"]);
     asked[0]?.answer(["A"]);
-    await macrotask();
-    assert.deepEqual(
-      asked.map(({ items }) => items),
-      [["a"], ["b"], ["c", "d"], ["e"]],
-    );
-    asked[3]?.answer(["E"]);
-    asked[2]?.answer(["C", "D"]);
-    assert.deepEqual(await Promise.all(all), ["A", "B", "C", "D", "E"]);
+    asked[2]?.answer(["C"]);
+    assert.deepEqual(await Promise.all(all), ["A", "B", "C"]);
   });
 
   it("fails one item for itself, all of a call that fails, and goes on", async () => {
     const { asked, run } = calls<string>();
     const batcher = new Batcher(run);
     const a = batcher.add("a");
+    await macrotask();
     const b = assert.rejects(batcher.add("b"), /b is bad/);
     const c = batcher.add("c");
     asked[0]?.answer(["A"]);
@@ -64,10 +89,12 @@ describe("a batcher", () => {
     await b;
     assert.equal(await c, "C");
     const lost = assert.rejects(batcher.add("d"), /line cut/);
+    await macrotask();
     asked[2]?.fail(new Error("line cut"));
     await lost;
     await macrotask();
     const e = batcher.add("e");
+    await macrotask();
     asked[3]?.answer(["E"]);
     assert.equal(await e, "E");
   });

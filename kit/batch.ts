@@ -1,12 +1,14 @@
 /**
  * Group commit: while one call is under way, what is asked meanwhile is gathered and sent together.
  *
- * At one client nothing waits; under load N writes become one request to the sidecar. A lane never has more than
- * `flights` calls under way, which also keeps the writers of one store in order (SQLite's collide otherwise).
+ * What is asked within one turn of the event loop travels together, and under load N writes become one request to the
+ * sidecar. A lane never has more than `flights` calls under way, which also keeps the writers of one store in order
+ * (SQLite's collide otherwise).
  */
 export class Batcher<In, Out> {
   private waiting: { item: In; resolve: (out: Out) => void; reject: (error: unknown) => void }[] = [];
   private flying = 0;
+  private boarding = false;
 
   /**
    * @param run takes up to `most` items and answers one result per item, in order; a result that is an Error rejects
@@ -22,7 +24,12 @@ export class Batcher<In, Out> {
   add(item: In): Promise<Out> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, resolve, reject });
-      if (this.flying < this.flights) this.fly();
+      if (this.boarding || this.flying >= this.flights) return;
+      this.boarding = true;
+      setImmediate(() => {
+        this.boarding = false;
+        this.fly();
+      });
     });
   }
 
@@ -45,7 +52,7 @@ export class Batcher<In, Out> {
       )
       .finally(() => {
         this.flying--;
-        this.fly();
+        if (!this.boarding) this.fly();
       });
   }
 }

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import {
   CommunicationProtocolEnum,
   DaprClient,
+  HTTPClient,
   LogLevel,
   StateConcurrencyEnum,
   StateConsistencyEnum,
@@ -43,7 +44,8 @@ export function daprSidecar(options: DaprOptions): Sidecar {
   });
   // The client's own `start` gives up for good after 60 tries; each call here answers for itself instead.
   client.daprClient.setIsInitialized(true);
-  const pool = new Pool(`http://127.0.0.1:${options.port}`, { connections: 64, pipelining: 1 });
+  const pool = new Pool(`http://127.0.0.1:${options.port}`, { connections: 64 });
+  useTransport(options.port, pool);
   const store = options.store === undefined ? noStore : new DaprStore(client, options.store);
 
   const publishers = new Map<string, Batcher<CloudEvent[], void>>();
@@ -75,6 +77,37 @@ export function daprSidecar(options: DaprOptions): Sidecar {
       await pool.close();
     },
   };
+}
+
+const transports = new Map<string, Pool>();
+
+/**
+ * Makes the SDK send its requests through undici: its own node-fetch takes two to three times the CPU of a call
+ * (measured: 0.37 ms instead of 0.2 for a read, 0.3 instead of 0.1 for a save), and a service does little else. The SDK
+ * keeps its client in a static field and asks of it what `fetch` answers: a status and a text.
+ */
+function useTransport(port: number, pool: Pool): void {
+  transports.set(String(port), pool); // one process may speak to several sidecars; tests do
+  const send = async (
+    url: string,
+    { method, headers, body }: { method: string; headers: Record<string, string>; body?: string },
+  ) => {
+    const { port, pathname, search } = new URL(url);
+    const answer = await (transports.get(port) ?? pool).request({
+      method: method as "GET",
+      path: pathname + search,
+      headers,
+      body: body ?? null,
+      headersTimeout: CALL_TIMEOUT_MS,
+      bodyTimeout: CALL_TIMEOUT_MS,
+    });
+    return {
+      status: answer.statusCode,
+      statusText: String(answer.statusCode),
+      text: () => answer.body.text(),
+    };
+  };
+  (HTTPClient as unknown as { client: typeof send }).client = send;
 }
 
 /**

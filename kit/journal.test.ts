@@ -7,7 +7,7 @@ import { type Store, Unavailable } from "#kit/sidecar.js";
 import { until } from "#kit/testing.js";
 
 /** Fast enough to wait for; slow enough that a busy machine does not look dead. */
-const QUICK = { beat: 20, idleBeat: 20, watch: 20, takeover: 400, forget: 400 };
+const QUICK = { beat: 20, linger: 0, idleBeat: 20, watch: 20, takeover: 400, forget: 400 };
 
 const dapr = () => new MemoryDapr();
 const rows = (dapr: MemoryDapr) => dapr.stores.get("things") ?? new Map();
@@ -45,7 +45,7 @@ function process(
     store: options.store?.(stoppable) ?? stoppable,
     replica,
     slot: options.slot ?? replica,
-    times: options.times,
+    times: { linger: 0, ...options.times },
     recover: async (tokens, dead) => {
       recovered.push({ tokens, dead });
       await options.recover?.(tokens, dead);
@@ -295,12 +295,29 @@ describe("a living replica", () => {
     const busy = process(t, bus, "a", { times: QUICK });
     await busy.journal.start();
     await busy.journal.begin("order:1");
-    const other = process(t, bus, "b", { times: QUICK });
+    let looks = 0;
+    const other = process(t, bus, "b", {
+      times: QUICK,
+      store: (store) => ({
+        ...store,
+        get: async (keys) => {
+          const found = await store.get(keys);
+          if (keys.includes("journal:a")) looks++;
+          return found;
+        },
+      }),
+    });
     await other.journal.start();
+    await until(() => looks > 1, "it has been looked at");
     bus.down.add("things");
     const began = performance.now();
     await until(() => performance.now() - began > 2 * QUICK.takeover, "the store was away for long");
+    // The other is the first to reach it again.
+    const go = busy.pause();
+    const before = looks;
     bus.down.clear();
+    await until(() => looks > before, "it has been looked at again");
+    go();
     const beat = beatOf(bus, "a");
     await until(() => beatOf(bus, "a") > beat + 3, "it beats again");
     assert.deepEqual(other.recovered, []);

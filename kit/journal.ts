@@ -1,9 +1,11 @@
-import { Conflict, type Store } from "#kit/sidecar.js";
+import { Conflict, type Entry, type Store } from "#kit/sidecar.js";
 
 /** In ms; tests have shorter ones. */
 export const TIMES = {
   /** A busy replica writes its journal at least this often. */
   beat: 1_000,
+  /** A token stays on record this long after its last use. */
+  linger: 20_000,
   /** An idle replica has nothing to take over and only shows that it lives. */
   idleBeat: 10_000,
   /** Others look at each journal this often. */
@@ -49,6 +51,8 @@ export interface JournalOptions {
 export class Journal {
   private readonly key: string;
   private readonly active = new Map<string, number>();
+  /** tokens lately in use, and when: they stay on record a while, since the next command is likely to want them */
+  private readonly lingering = new Map<string, number>();
   private written = new Set<string>();
   private etag: string | null = null;
   private beat = 0;
@@ -56,6 +60,7 @@ export class Journal {
   private tried = false;
   private lastWrite = Number.NEGATIVE_INFINITY;
   private flight: Promise<void> | undefined;
+  private reading: Promise<Entry | undefined> | undefined;
   private readonly watched = new Map<string, { etag: string; since: number }>();
   private timers: NodeJS.Timeout[] = [];
   private watching: Promise<void> | undefined;
@@ -113,6 +118,7 @@ export class Journal {
     const left = (this.active.get(token) ?? 1) - 1;
     if (left > 0) this.active.set(token, left);
     else this.active.delete(token);
+    this.lingering.set(token, performance.now());
   }
 
   /**
@@ -137,13 +143,17 @@ export class Journal {
 
   private async writeNow(): Promise<void> {
     const { store, replica, slot, log } = this.options;
-    const tokens = [...this.active.keys()];
+    for (const [token, since] of this.lingering) {
+      if (performance.now() - since >= this.times.linger) this.lingering.delete(token);
+    }
+    const tokens = [...new Set([...this.active.keys(), ...this.lingering.keys()])];
     // From here on the record may lack what this write leaves out: who begins it meanwhile must wait for the next one.
     this.written = new Set(tokens.filter((token) => this.written.has(token)));
     const started = performance.now();
     try {
-      // A save does not tell the new ETag. Reading it here, before the next write, keeps it off the first one's path.
-      if (this.tried) this.etag = (await store.get([this.key])).get(this.key)?.etag ?? null;
+      // A save does not tell the new ETag, so it is read behind each save, where nobody waits for it.
+      if (this.tried) this.etag = (await (this.reading ?? this.read()))?.etag ?? null;
+      this.reading = undefined;
       this.tried = true;
       if (this.beat > 0 && this.etag === null) {
         log("taken for dead after a pause; joining again", { replica });
@@ -157,6 +167,14 @@ export class Journal {
     this.beat++;
     this.written = new Set(tokens);
     this.lastWrite = started;
+    this.reading = this.read();
+    this.reading.catch(() => {
+      this.reading = undefined;
+    });
+  }
+
+  private async read(): Promise<Entry | undefined> {
+    return (await this.options.store.get([this.key])).get(this.key);
   }
 
   private async keepBeating(): Promise<void> {

@@ -121,12 +121,14 @@ export class MemoryDapr {
   }
 
   private storeOver(name: string, rows: Map<string, Entry>): Store {
-    const alive = () => {
+    const alive = (...keys: readonly string[]) => {
       if (this.down.has(name)) throw new Unavailable(`${name} is down`);
+      // Dapr puts it between its own prefixes and the key.
+      if (keys.some((key) => key.includes("||"))) throw new Unavailable('a key cannot contain "||"');
     };
     return {
       get: async (keys) => {
-        alive();
+        alive(...keys);
         const found = keys.flatMap((key) => {
           const row = rows.get(key);
           return row === undefined ? [] : [[key, structuredClone(row)] as const];
@@ -134,7 +136,7 @@ export class MemoryDapr {
         return new Map(found);
       },
       save: async (key, value, etag, ttlSeconds) => {
-        alive();
+        alive(key);
         const row = rows.get(key);
         if ((row?.etag ?? null) !== etag) {
           if (row !== undefined && isDeepStrictEqual(row.value, value)) return;

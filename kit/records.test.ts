@@ -25,7 +25,7 @@ const add =
   (): BoxEvent[] => [{ type: "Added", data: { n, name } }];
 const note = (name: string) => (): BoxEvent[] => [{ type: "Noted", data: { n: 0, name } }];
 
-const QUICK = { beat: 20, idleBeat: 20, watch: 20, takeover: 400, forget: 400 };
+const QUICK = { beat: 20, linger: 0, idleBeat: 20, watch: 20, takeover: 400, forget: 400 };
 
 interface ReplicaOptions {
   slot?: string;
@@ -149,6 +149,7 @@ describe("a command", () => {
         datacontenttype: "application/json",
         data: { n: 1, name: "a", eventType: "Added", timestamp: "20240203040506" },
         traceparent,
+        traceid: traceparent,
       },
     ]);
     assert.deepEqual([stored(1)?.version, stored(1)?.seen, stored(1)?.by], [1, ["a"], "r1"]);
@@ -542,6 +543,31 @@ describe("a replica that was paused and taken for dead", () => {
     await settled(dapr);
     assert.deepEqual(new Set(names()), new Set(["a", "b", "c"]));
     assert.deepEqual(await other.records.journal.alive(), new Set(["r1", "r2"]), "it is on the roster again");
+  });
+
+  it("is on record again before it says that a new record stands", async (t) => {
+    const { replica, stored, rows, ids } = world(t);
+    // Without a beat of its own meanwhile.
+    const paused = replica({ times: { ...QUICK, beat: 60_000, idleBeat: 60_000 } });
+    await paused.records.start();
+    paused.cutOff();
+    let go = () => {};
+    const command = paused.command(1, "a", () => {
+      go = paused.pause();
+      return add("a")();
+    });
+    const other = replica({ times: QUICK });
+    await other.records.start();
+    await until(() => !rows.has("journal:r1"), "it is taken over, with nothing to be found yet");
+    go();
+    await command;
+    assert.equal(stored(1)?.state.sum, 1);
+    assert.deepEqual((rows.get("journal:r1")?.value as { tokens: string[] } | undefined)?.tokens, [
+      `box#${BLOCK}`,
+    ]);
+    paused.die();
+    await until(() => ids().length > 0, "the other has heard of it all the same");
+    assert.deepEqual(ids(), ["boxes/box:1/1/0"]);
   });
 });
 

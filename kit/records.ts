@@ -50,6 +50,14 @@ export interface Outcome<S, E> {
   events: E[];
 }
 
+/** What the caller knows of a record before it is read, to save the reading. Wrong guesses cost a second try only. */
+export interface Hint {
+  /** the record most likely does not exist yet: try to create it at once */
+  isNew?: boolean;
+  /** it has been read already, with {@link Records.read} */
+  known?: Promise<Entry | undefined>;
+}
+
 /** One page of a listing, newest first or oldest first, with Spring Data's counts. */
 export interface Page<S> {
   items: { id: number; state: S }[];
@@ -181,13 +189,23 @@ export class Records {
     id: string | number,
     cause: Cause,
     decide: Decide<S, E>,
+    hint: Hint = {},
   ): Promise<Outcome<S, E>> {
     const key = keyOf(aggregate.name, id);
+    const reading = () => (hint.isNew === true ? undefined : (hint.known ?? this.readKey(key)));
     return this.locks.run(key, () =>
       "command" in cause
-        ? this.handleCommand(aggregate, key, cause.command, decide)
-        : this.handleEvent(aggregate, key, cause.event, decide),
+        ? this.handleCommand(aggregate, key, cause.command, decide, reading)
+        : this.handleEvent(aggregate, key, cause.event, decide, reading),
     );
+  }
+
+  /** Reads a record ahead, for {@link Hint.known}. @throws Unavailable */
+  read<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    id: string | number,
+  ): Promise<Entry | undefined> {
+    return this.readKey(keyOf(aggregate.name, id));
   }
 
   /**
@@ -269,13 +287,14 @@ export class Records {
     key: string,
     cause: string,
     decide: Decide<S, E>,
+    reading: () => Promise<Entry | undefined> | undefined,
   ): Promise<Outcome<S, E>> {
     const token = tokenOf(key);
-    const reading = this.read(key);
-    reading.catch(() => undefined); // it is told below, where the token is seen to
+    const read = reading();
+    read?.catch(() => undefined); // it is told below, where the token is seen to
     await this.journal.begin(token);
     try {
-      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await reading, () =>
+      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await read, () =>
         this.journal.fresh(),
       );
       this.inBackground(async () => {
@@ -296,8 +315,9 @@ export class Records {
     key: string,
     cause: string,
     decide: Decide<S, E>,
+    reading: () => Promise<Entry | undefined> | undefined,
   ): Promise<Outcome<S, E>> {
-    const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await this.read(key));
+    const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await reading());
     await this.publish(toPublish);
     return outcome;
   }
@@ -339,7 +359,7 @@ export class Records {
         if (!(error instanceof Conflict)) throw error;
         if (tries > 0)
           await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 ** Math.min(tries, 6)));
-        entry = await this.read(key);
+        entry = await this.readKey(key);
       }
     }
     throw new Unavailable(`${key} changes faster than this replica can follow`);
@@ -439,7 +459,7 @@ export class Records {
 
   /** Publishes a record's outbox; with `touch`, also changes its ETag, so that a paused writer who wakes up loses. */
   private async recoverOne(key: string, writer: string, touch = false): Promise<void> {
-    const entry = await this.read(key);
+    const entry = await this.readKey(key);
     if (entry === undefined) return;
     const stored = entry.value as Stored<unknown>;
     await this.publish(
@@ -461,7 +481,7 @@ export class Records {
     await this.resumes.get(key.slice(0, at))?.(key.slice(at + 1), state);
   }
 
-  private async read(key: string): Promise<Entry | undefined> {
+  private async readKey(key: string): Promise<Entry | undefined> {
     return (await this.options.sidecar.store.get([key])).get(key);
   }
 

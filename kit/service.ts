@@ -8,7 +8,7 @@ import { daprSidecar } from "#kit/dapr.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
-import { Problem } from "#kit/problem.js";
+import { Problem, tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
 import { readShop, type Shop } from "#kit/shop.js";
 import type { Sidecar, Verdict } from "#kit/sidecar.js";
@@ -185,10 +185,8 @@ interface Health {
 
 function health_(config: Config, sidecar: Sidecar, health: Health): Route[] {
   const ready = async () => {
-    if (health.down)
-      throw new Problem(503, "down", "Set down by an operator", "PUT /actuator/up brings it back.");
-    if (!health.started)
-      throw new Problem(503, "starting", "Not ready yet", "The service waits for its sidecar.");
+    if (health.down) throw tryLater("down", "Set down by an operator; PUT /actuator/up brings it back.");
+    if (!health.started) throw tryLater("starting", "The service waits for its sidecar.", 1);
     await sidecar.ready();
   };
   const status = (up: boolean): Answer => ({
@@ -209,8 +207,7 @@ function health_(config: Config, sidecar: Sidecar, health: Health): Route[] {
       ),
     ),
     get("/actuator/echo", async () => {
-      if (health.down)
-        throw new Problem(503, "down", "Set down by an operator", "PUT /actuator/up brings it back.");
+      if (health.down) throw tryLater("down", "Set down by an operator; PUT /actuator/up brings it back.");
       return { status: 200, body: `${config.slot}/${address()}`, type: "text/plain" };
     }),
     put("/actuator/down", async () => {
@@ -242,21 +239,20 @@ function subscriptionRoutes(
     topic,
     route: `/events/${topic}`,
     deadLetterTopic: `dead-letters-${app}`,
-    ...(process.env.NOBULK ? {} : { bulkSubscribe: BULK }),
   }));
+  const subscribe = get("/dapr/subscribe", async () => ({
+    status: 200,
+    body: described,
+    type: "application/json",
+  }));
+  if (subscriptions.length === 0) return [subscribe];
   return [
-    get("/dapr/subscribe", async () => ({ status: 200, body: described, type: "application/json" })),
+    subscribe,
     post("/events/:topic", async ({ body }: Request) => {
-      const entries = (body as { entries?: { entryId: string; event: unknown }[] }).entries;
-      if (entries === undefined) return verdict({ status: await deliver(body) });
-      const statuses = entries.map(async ({ entryId, event }) => ({ entryId, status: await deliver(event) }));
-      return verdict({ statuses: await Promise.all(statuses) });
+      return verdict({ status: await deliver(body) });
     }),
   ];
 }
-
-/** Messages that come within a few ms share one call, and so one read and one write of the store. */
-const BULK = { enabled: true, maxMessagesCount: 64, maxAwaitDurationMs: 4 };
 
 const verdict = (body: object): Answer => ({ status: 200, body, type: "application/json" });
 

@@ -188,7 +188,7 @@ export async function hostInMemory(
   const callback = composed.koa.callback();
   const http: Host["http"] = async (method, path, body, headers = {}) => {
     const answer = await inject(callback, {
-      method,
+      method: method as "GET",
       url: path,
       headers: { ...(isJson(body) ? { "content-type": "application/json" } : {}), ...headers },
       ...(body === undefined ? {} : { payload: isJson(body) ? JSON.stringify(body) : String(body) }),

@@ -8,9 +8,8 @@ export class Deliveries {
   constructor(private readonly records: Records) {}
 
   async start(messageId: string, order: OrderInfo): Promise<void> {
-    await this.records.handle(DELIVERY, order.orderId, { event: messageId }, (delivery) =>
-      start(delivery, order),
-    );
+    const decide = (delivery: Delivery | undefined) => start(delivery, order);
+    await this.records.handle(DELIVERY, order.orderId, { event: messageId }, decide, { isNew: true });
   }
 
   async cancel(messageId: string, order: OrderInfo): Promise<void> {

@@ -49,7 +49,8 @@ export function proxy(sidecar: Pool): Koa.Middleware {
     // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
     const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
     const [first, second] = path.split("/").slice(1);
-    const route = ROUTES[(first === "profile" ? second : first) ?? ""];
+    const name = (first === "profile" ? second : first) ?? "";
+    const route = Object.hasOwn(ROUTES, name) ? ROUTES[name] : undefined; // /constructor is no collection
     if (route === undefined) return next();
     if (!/^[\w/.~:@-]*$/.test(path) || path.includes("..")) {
       throw new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${ctx.path}.`);

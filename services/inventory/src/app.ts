@@ -94,9 +94,19 @@ export class Inventory {
       if (known !== undefined) return [];
       return takeStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
     });
-    if ((await asking) !== undefined) return describe(orderId, qty, productId, product);
+    const known = await asking;
+    hold(known, { orderId, productId, qty }); // a repeat is refused as well if the order was given up meanwhile
+    if (known !== undefined) return describe(orderId, qty, productId, product);
     try {
-      await this.records.handle(RESERVATION, orderId, cause, (was) => hold(was, { orderId, productId, qty }));
+      await this.records.handle(
+        RESERVATION,
+        orderId,
+        cause,
+        (was) => hold(was, { orderId, productId, qty }),
+        {
+          isNew: true,
+        },
+      );
     } catch (error) {
       if (error instanceof Problem) await this.undo(productId, orderId);
       throw error;

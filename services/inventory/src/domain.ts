@@ -47,11 +47,10 @@ export interface Reservation {
 export type ProductEvent =
   | Event<"ProductRegistered" | "ProductChanged" | "ProductRemoved">
   | { type: "StockDecreased"; data: EventData<"StockDecreased"> & { at: string } }
-  | { type: "StockRestored"; data: EventData<"StockRestored"> & { at: string } }
+  /** `undone`: a decrease whose order had been given up meanwhile, taken back */
+  | { type: "StockRestored"; data: EventData<"StockRestored"> & { at: string; undone: boolean } }
   /** these changes are on record elsewhere and need not be remembered here any more */
-  | { type: "ChangesClosed"; data: { orderIds: number[] } }
-  /** a decrease whose order had been given up meanwhile, taken back */
-  | { type: "ReserveUndone"; data: EventData<"StockRestored"> };
+  | { type: "ChangesClosed"; data: { orderIds: number[] } };
 
 export type ReservationEvent =
   | { type: "Reserved"; data: { orderId: number; productId: number; qty: number } }
@@ -122,7 +121,10 @@ export function restoreStock(
   if (product === undefined || product.open[orderId]?.kind === "restore") return [];
   return [
     ...close(product, finished),
-    { type: "StockRestored", data: { orderId, productId, qty, stock: product.stock + qty, at } },
+    {
+      type: "StockRestored",
+      data: { orderId, productId, qty, stock: product.stock + qty, at, undone: false },
+    },
   ];
 }
 
@@ -130,10 +132,9 @@ export function restoreStock(
 export function undoTake(product: Product | undefined, orderId: number): ProductEvent[] {
   const open = product?.open[orderId];
   if (product === undefined || open?.kind !== "reserve") return [];
-  const { qty } = open;
-  return [
-    { type: "ReserveUndone", data: { orderId, productId: product.id, qty, stock: product.stock + qty } },
-  ];
+  const { qty, at } = open;
+  const stock = product.stock + qty;
+  return [{ type: "StockRestored", data: { orderId, productId: product.id, qty, stock, at, undone: true } }];
 }
 
 function close(product: Product, finished: readonly Closed[]): ProductEvent[] {
@@ -181,10 +182,11 @@ export function evolveProduct(product: Product | undefined, event: ProductEvent)
       return { ...product, removed: true };
     case "StockDecreased":
       return opened(product, event.data, "reserve");
-    case "StockRestored":
-      return opened(product, event.data, "restore");
-    case "ReserveUndone":
-      return { ...product, stock: event.data.stock, open: without(product.open, [event.data.orderId]) };
+    case "StockRestored": {
+      const { stock, orderId, undone } = event.data;
+      if (!undone) return opened(product, event.data, "restore");
+      return { ...product, stock, open: without(product.open, [orderId]) };
+    }
     case "ChangesClosed":
       return { ...product, open: without(product.open, event.data.orderIds) };
   }

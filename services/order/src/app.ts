@@ -51,7 +51,9 @@ export class Orders {
    * @throws Problem 404 product, 409 stock, 402 declined, 422 key used for something else, 503 try later
    */
   async place(command: PlaceOrder, idempotencyKey?: string): Promise<Order> {
-    if (idempotencyKey === undefined) return this.attempt(await this.records.ids(ORDER).next(), command);
+    if (idempotencyKey === undefined) {
+      return this.attempt(await this.records.ids(ORDER).next(), command, async () => {});
+    }
     return this.attempts.run(idempotencyKey, () => this.placeOnce(command, idempotencyKey));
   }
 
@@ -84,8 +86,9 @@ export class Orders {
   }
 
   private async placeOnce(command: PlaceOrder, idempotencyKey: string): Promise<Order> {
-    const key = `idempotency:${idempotencyKey}`;
-    const fingerprint = createHash("sha256").update(JSON.stringify(command)).digest("base64url");
+    // Hashed, for a client may choose any text and a store's keys may not be any text.
+    const key = `idempotency:${hash(idempotencyKey)}`;
+    const fingerprint = hash(JSON.stringify(command));
     const entry = (await this.sidecar.store.get([key])).get(key);
     const known = entry?.value as Remembered | undefined;
     if (known !== undefined) {
@@ -113,24 +116,34 @@ export class Orders {
     return this.attempt(orderId, command, remember);
   }
 
-  private async attempt(id: number, command: PlaceOrder, remember = async () => {}): Promise<Order> {
+  /** @param remember puts the idempotency key of a new order on record; absent where the order may exist already */
+  private async attempt(id: number, command: PlaceOrder, remember?: () => Promise<void>): Promise<Order> {
     const info = { ...command, orderId: id, productName: command.productName ?? "" };
     try {
       const [requested] = await Promise.all([
-        this.records.handle(ORDER, id, { command: `request:${id}` }, (order) => request(order, info)),
-        remember(),
+        this.records.handle(ORDER, id, { command: `request:${id}` }, (order) => request(order, info), {
+          isNew: remember !== undefined,
+        }),
+        remember?.(),
       ]);
       if (requested.state !== undefined && isVisible(requested.state)) return requested.state;
       const reserved = await this.reserve(id, command);
-      const approvalCode = await this.pay(id, reserved.amount);
+      const [approvalCode, known] = await Promise.all([
+        this.pay(id, reserved.amount),
+        this.records.read(ORDER, id),
+      ]);
       const settled: Settlement = {
         productName: command.productName ?? reserved.productName,
         price: reserved.price,
         amount: reserved.amount,
         approvalCode,
       };
-      const { state } = await this.records.handle(ORDER, id, { command: `place:${id}` }, (order) =>
-        place(order, id, settled),
+      const { state } = await this.records.handle(
+        ORDER,
+        id,
+        { command: `place:${id}` },
+        (order) => place(order, id, settled),
+        { known: Promise.resolve(known) },
       );
       if (state === undefined) throw new Unavailable(`order ${id} has gone`);
       return state;
@@ -173,7 +186,20 @@ export class Orders {
 
   private async pay(orderId: number, amount: number): Promise<string | null> {
     const reply = await this.call("payment", "POST", "/payments", { orderId, amount });
-    if (reply.status < 300) return (reply.body as { approvalCode: string | null }).approvalCode;
+    if (reply.status < 300) {
+      const payment = reply.body as { paymentStatus: string; approvalCode: string | null; reason?: string };
+      if (payment.paymentStatus === "PaymentApproved") return payment.approvalCode;
+      const reason = payment.reason ?? "declined";
+      throw new Problem(
+        402,
+        "payment-declined",
+        "The payment was declined",
+        `The payment was declined: ${reason}.`,
+        {
+          reason,
+        },
+      );
+    }
     throw (
       refusalOf(reply) ??
       tryLater("payment-unavailable", "Payment is not possible at the moment; please pay a little later.")
@@ -208,3 +234,5 @@ function refusalOf(reply: Reply): Problem | undefined {
   if (reply.status === 409 && code !== "out-of-stock") return conflict(code, String(detail), extra);
   return new Problem(reply.status, code, String(title), String(detail), extra);
 }
+
+const hash = (text: string): string => createHash("sha256").update(text).digest("base64url");

@@ -53,15 +53,13 @@ export function represent(id: number, order: Order): object {
   };
 }
 
-const idempotencyKey = z.string().trim().min(1).max(200).optional();
+const keyed = z.object({ "Idempotency-Key": z.string().trim().min(1).max(200).optional() });
 
 export function routes(orders: Orders): Route[] {
   return [
     post("/orders", async ({ body, headers }) => {
-      const key = check(z.object({ "Idempotency-Key": idempotencyKey }), {
-        "Idempotency-Key": headers["idempotency-key"],
-      });
-      const order = await orders.place(parseOrder(body), key["Idempotency-Key"]);
+      const { "Idempotency-Key": key } = check(keyed, { "Idempotency-Key": headers["idempotency-key"] });
+      const order = await orders.place(parseOrder(body), key);
       const self = `/orders/${order.orderId}`;
       return created(self, represent(order.orderId, order), {
         order: self,

@@ -440,6 +440,15 @@ describe("an order asked for again under its Idempotency-Key", () => {
     assert.deepEqual([again.body.id, again.body.orderStatus], [1, "OrderCancelled"]);
   });
 
+  it("may have any text for a key", async () => {
+    const m = await market();
+    for (const [n, text] of ["a||b", "a b", "%7C", "../x", "é", "{}", "x".repeat(200)].entries())
+      for (const _time of [1, 2]) {
+        const { status, body } = await m.place(TV, { "idempotency-key": text });
+        assert.deepEqual([status, body.id], [201, n + 1], text);
+      }
+  });
+
   it("needs a key of a reasonable length", async () => {
     const m = await market();
     for (const bad of ["x".repeat(201), " "]) {

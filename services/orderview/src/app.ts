@@ -8,7 +8,10 @@ export class OrderStatuses {
 
   async see<T extends ViewedEvent["type"]>({ id, type, data }: Message<T>): Promise<void> {
     const event = { type, data } as ViewedEvent;
-    await this.records.handle(ORDER_STATUS, event.data.orderId, { event: id }, (row) => see(row, event));
+    const decide = (row: OrderStatus | undefined) => see(row, event);
+    // An order's first word makes its row; the others most likely find it.
+    const isNew = type === "OrderPlaced";
+    await this.records.handle(ORDER_STATUS, event.data.orderId, { event: id }, decide, { isNew });
   }
 
   async load(id: number): Promise<OrderStatus | undefined> {

@@ -23,7 +23,6 @@ const refunded: ViewedEvent = {
   type: "PaymentCancelled",
   data: { id: 7, orderId: 7, amount: 30_000, approvalCode: "1", reason },
 };
-const accepted: ViewedEvent = { type: "StoreAccepted", data: about };
 const rejected: ViewedEvent = { type: "StoreRejected", data: { ...about, reason } };
 const storeCancelled: ViewedEvent = { type: "StoreCancelled", data: { ...about, reason } };
 const delivery = <T extends "DeliveryStarted" | "DeliveryCompleted" | "DeliveryCancelled">(type: T) =>
@@ -37,7 +36,7 @@ type Statuses = Pick<OrderStatus, "orderStatus" | "paymentStatus" | "storeStatus
 /** What can happen to an order, and what its row says in the end. */
 const lives: Record<string, { events: ViewedEvent[]; statuses: Statuses }> = {
   "placed and on its way": {
-    events: [placed, accepted, started],
+    events: [placed, started],
     statuses: {
       orderStatus: "OrderPlaced",
       paymentStatus: "PaymentApproved",
@@ -46,7 +45,7 @@ const lives: Record<string, { events: ViewedEvent[]; statuses: Statuses }> = {
     },
   },
   delivered: {
-    events: [placed, accepted, started, completed],
+    events: [placed, started, completed],
     statuses: {
       orderStatus: "OrderPlaced",
       paymentStatus: "PaymentApproved",
@@ -55,7 +54,7 @@ const lives: Record<string, { events: ViewedEvent[]; statuses: Statuses }> = {
     },
   },
   "cancelled on its way": {
-    events: [placed, accepted, started, cancelled, refunded, storeCancelled, deliveryCancelled],
+    events: [placed, started, cancelled, refunded, storeCancelled, deliveryCancelled],
     statuses: {
       orderStatus: "OrderCancelled",
       paymentStatus: "PaymentCancelled",
@@ -82,7 +81,7 @@ const lives: Record<string, { events: ViewedEvent[]; statuses: Statuses }> = {
     },
   },
   "cancelled when it had been delivered": {
-    events: [placed, accepted, started, completed, cancelled, refunded, storeCancelled],
+    events: [placed, started, completed, cancelled, refunded, storeCancelled],
     statuses: {
       orderStatus: "OrderCancelled",
       paymentStatus: "PaymentCancelled",
@@ -125,8 +124,8 @@ describe("the row of an order", () => {
       .when((row) => see(row, started))
       .thenHappens(started);
     given(ORDER_STATUS, placed, started)
-      .when((row) => see(row, accepted))
-      .thenHappens(accepted);
+      .when((row) => see(row, storeCancelled))
+      .thenHappens(storeCancelled);
     given(ORDER_STATUS, placed, cancelled)
       .when((row) => see(row, placed))
       .thenHappens();
@@ -141,7 +140,7 @@ describe("the row of an order", () => {
       return state !== undefined && isVisible(state);
     };
     assert.equal(visible(refunded), false, "a payment that was taken back for an order that never stood");
-    assert.equal(visible(accepted, started), false);
+    assert.equal(visible(storeCancelled, started), false);
     assert.equal(visible(placed), true);
     assert.equal(visible(cancelled), true);
     assert.equal(visible(refunded, started, placed), true);

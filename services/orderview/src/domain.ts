@@ -23,7 +23,6 @@ export type ViewedEvent = Event<
   | "OrderPlaced"
   | "OrderCancelled"
   | "PaymentCancelled"
-  | "StoreAccepted"
   | "StoreRejected"
   | "StoreCancelled"
   | "DeliveryStarted"
@@ -78,7 +77,6 @@ export function evolve(row: OrderStatus | undefined, event: ViewedEvent): OrderS
       };
     case "PaymentCancelled":
       return { ...was, paymentStatus: later(was.paymentStatus, event.type) };
-    case "StoreAccepted":
     case "StoreRejected":
     case "StoreCancelled":
       return { ...was, ...about(event.data), storeStatus: later(was.storeStatus, event.type) };
@@ -88,6 +86,8 @@ export function evolve(row: OrderStatus | undefined, event: ViewedEvent): OrderS
       return {
         ...was,
         ...about(event.data),
+        // What is under way has been accepted; the store's later words still count.
+        storeStatus: later(was.storeStatus, "StoreAccepted"),
         deliveryId: event.data.id,
         deliveryStatus: later(was.deliveryStatus, event.type),
       };

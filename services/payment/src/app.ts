@@ -1,8 +1,7 @@
-import { Problem } from "#kit/problem.js";
+import { notFound, Problem } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
 import {
   cancel,
-  declined,
   isVisible,
   mayAsk,
   PAYMENT,
@@ -21,24 +20,22 @@ export class Payments {
   ) {}
 
   /**
-   * Takes the payment of an order; a repeat answers what the first one got.
-   * @throws Problem 402 declined, 409 the order was given up, 503 the PG does not answer
+   * Takes the payment of an order; a repeat answers what the first one got. A payment that the PG declined is an answer
+   * too (PaymentFailed), not an error: it says nothing about this service's health, which a breaker watches.
+   * @throws Problem 409 the order was given up, 503 the PG does not answer
    */
   async pay(pay: PayFor): Promise<Payment> {
     let verdict: Verdict | undefined;
+    const decide = async (payment: Payment | undefined) => {
+      if (!mayAsk(payment, pay)) return [];
+      verdict ??= await this.pg.approve(pay);
+      return settle(payment, pay, verdict);
+    };
     try {
-      const { state } = await this.records.handle(
-        PAYMENT,
-        pay.orderId,
-        { command: `pay:${pay.orderId}` },
-        async (payment) => {
-          if (!mayAsk(payment, pay)) return [];
-          verdict ??= await this.pg.approve(pay);
-          return settle(payment, pay, verdict);
-        },
-      );
-      if (state === undefined || state.status === "PaymentFailed")
-        throw declined(state?.reason ?? "declined");
+      const cause = { command: `pay:${pay.orderId}` };
+      const { state } = await this.records.handle(PAYMENT, pay.orderId, cause, decide, { isNew: true });
+      if (state === undefined) throw notFound("payment", pay.orderId);
+      mayAsk(state, pay); // a repeat is refused as well if its payment does not stand any more
       return state;
     } catch (error) {
       // Given up while the PG was thinking: what it approved goes back. (Any other failure is asked again by orderId.)
@@ -48,12 +45,13 @@ export class Payments {
     }
   }
 
-  /** The order is cancelled or given up: the money goes back. */
+  /** The order is cancelled or given up: the money goes back, and before that is on record, so that a crash repeats it. */
   async cancel(orderId: number, messageId: string, reason: string): Promise<void> {
-    const { events } = await this.records.handle(PAYMENT, orderId, { event: messageId }, (payment) =>
-      cancel(payment, orderId, reason),
-    );
-    if (events.length > 0) await this.pg.void(orderId);
+    await this.records.handle(PAYMENT, orderId, { event: messageId }, async (payment) => {
+      const events = cancel(payment, orderId, reason);
+      if (events.length > 0) await this.pg.void(orderId);
+      return events;
+    });
   }
 
   async load(id: number): Promise<Payment | undefined> {

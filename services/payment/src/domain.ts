@@ -1,5 +1,5 @@
 import type { Event } from "#kit/events.js";
-import { conflict, Problem } from "#kit/problem.js";
+import { conflict } from "#kit/problem.js";
 import type { Aggregate } from "#kit/records.js";
 
 export type PaymentStatus = "PaymentApproved" | "PaymentFailed" | "PaymentCancelled" | "PaymentVoided";
@@ -40,7 +40,7 @@ export function mayAsk(payment: Payment | undefined, { orderId, amount }: PayFor
       }
       return false;
     case "PaymentFailed":
-      throw declined(payment.reason ?? "declined");
+      return false;
     case "PaymentCancelled":
     case "PaymentVoided":
       throw conflict("payment-voided", `Order ${orderId} was given up; it takes no payment.`);
@@ -91,11 +91,6 @@ export function evolve(payment: Payment | undefined, event: PaymentEvent): Payme
     }
   }
 }
-
-export const declined = (reason: string): Problem =>
-  new Problem(402, "payment-declined", "The payment was declined", `The payment was declined: ${reason}.`, {
-    reason,
-  });
 
 /** A tombstone is nobody's payment. */
 export const isVisible = (payment: Payment): boolean => payment.status !== "PaymentVoided";

@@ -21,8 +21,12 @@ export class StoreOrders {
   ) {}
 
   async orderPlaced(messageId: string, order: EventData<"OrderPlaced">): Promise<void> {
-    await this.records.handle(TICKET, order.orderId, { event: messageId }, (ticket) =>
-      receive(ticket, orderInfo(order), this.shop.store),
+    await this.records.handle(
+      TICKET,
+      order.orderId,
+      { event: messageId },
+      (ticket) => receive(ticket, orderInfo(order), this.shop.store),
+      { isNew: true },
     );
   }
 

@@ -1,0 +1,295 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { Readable } from "node:stream";
+import { after, before, beforeEach, describe, it } from "node:test";
+import inject from "light-my-request";
+import { MemoryDapr } from "#kit/memory.js";
+import { type Answered, assertProblem, type Host, hostInMemory, type Json } from "#kit/testing.js";
+import { ROUTES } from "./http.js";
+import { gateway } from "./main.js";
+
+interface Received {
+  method: string;
+  url: string;
+  headers: IncomingMessage["headers"];
+  body: string;
+}
+
+/** What reached the sidecar, and how it answers; by default, with what it was sent. */
+const received: Received[] = [];
+type Answer = (request: Received, response: ServerResponse) => unknown;
+const echo: Answer = (request, response) =>
+  response.setHeader("content-type", "application/hal+json").end(JSON.stringify(request));
+let answer = echo;
+
+let sidecar: Server;
+let front: Server;
+let host: Host;
+
+async function listening(server: Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
+}
+
+before(async () => {
+  sidecar = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const { method = "", url = "", headers } = request;
+    const got = { method, url, headers, body: Buffer.concat(chunks).toString() };
+    received.push(got);
+    answer(got, response);
+  });
+  host = await hostInMemory(new MemoryDapr(), gateway, { daprPort: await listening(sidecar) });
+  front = createServer(host.composed.koa.callback());
+  await listening(front);
+});
+beforeEach(() => {
+  received.length = 0;
+  answer = echo;
+});
+after(async () => {
+  await host.stop();
+  for (const server of [front, sidecar]) {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+/** A request as it goes over the wire: no path is tidied up on the way. */
+async function http(
+  method: string,
+  path: string,
+  body = "",
+  headers: Record<string, string> = {},
+): Promise<Answered> {
+  const { port } = front.address() as AddressInfo;
+  const sent = request({ host: "127.0.0.1", port, method, path, agent: false, headers });
+  sent.end(body);
+  const [response] = (await once(sent, "response")) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  for await (const chunk of response) chunks.push(chunk);
+  const text = Buffer.concat(chunks).toString();
+  return {
+    status: response.statusCode ?? 0,
+    headers: response.headers as Record<string, string>,
+    body: (text.startsWith("{") ? JSON.parse(text) : text) as Json,
+  };
+}
+
+const json = { "content-type": "application/json" };
+
+describe("the gateway", () => {
+  it("sends each collection to the service that answers for it, through its sidecar", async () => {
+    for (const [path, app] of [
+      ["/orders", "order"],
+      ["/orders/1", "order"],
+      ["/orderStatuses/1", "orderview"],
+      ["/products/1/productOptions", "inventory"],
+      ["/storeOrders/7/accept", "store"],
+      ["/deliveries", "delivery"],
+      ["/payments/1", "payment"],
+      ["/profile/orders", "order"],
+      ["/profile/deliveries", "delivery"],
+      ["/orders?page=1&size=2", "order"],
+      ["/orders/search/findByOrderId?orderId=1", "order"],
+    ] as const) {
+      const { status, body } = await http("GET", path);
+      assert.deepEqual([status, body.method, body.url], [200, "GET", `/v1.0/invoke/${app}/method${path}`]);
+    }
+    assert.equal(received.length, 11);
+  });
+
+  it("passes method, body and answer on as they are", async () => {
+    answer = (_, response) => {
+      response.writeHead(201, {
+        "content-type": "application/hal+json",
+        location: "/orders/1",
+        "x-more": "a",
+      });
+      response.end('{"id":1}');
+    };
+    const placed = await http("POST", "/orders", '{"qty":1}', json);
+    assert.deepEqual([placed.status, placed.body], [201, { id: 1 }]);
+    assert.deepEqual(
+      [placed.headers["content-type"], placed.headers.location, placed.headers["x-more"]],
+      ["application/hal+json", "/orders/1", "a"],
+    );
+    assert.deepEqual(
+      [received[0]?.body, received[0]?.headers["content-type"]],
+      ['{"qty":1}', "application/json"],
+    );
+    answer = (_, response) => response.writeHead(204).end();
+    for (const method of ["PUT", "PATCH", "DELETE"]) {
+      const { status, body } = await http(method, "/products/1", method === "DELETE" ? "" : "{}", json);
+      assert.deepEqual([status, body], [204, ""]);
+      assert.equal(received.at(-1)?.method, method);
+    }
+  });
+
+  it("passes on what a service refuses, in its words", async () => {
+    const problem = { type: "urn:jangteo:problem:payment-unavailable", title: "t", status: 503, detail: "d" };
+    answer = (_, response) => {
+      response.writeHead(503, { "content-type": "application/problem+json", "retry-after": "2" });
+      response.end(JSON.stringify(problem));
+    };
+    const refused = await http("POST", "/orders", "{}", json);
+    assert.deepEqual([refused.status, refused.headers["retry-after"]], [503, "2"]);
+    assert.deepEqual(refused.body, problem);
+    assert.equal(refused.headers["content-type"], "application/problem+json");
+  });
+
+  it("is also where the seed's ingress was (S0-G1)", async () => {
+    await http("GET", "/api/fashion-order/products");
+    await http("POST", "/api/fashion-order/orders", "{}", json);
+    assert.deepEqual(
+      received.map(({ url }) => url),
+      ["/v1.0/invoke/inventory/method/products", "/v1.0/invoke/order/method/orders"],
+    );
+    assert.ok(received[1]?.headers["idempotency-key"]);
+    assertProblem(await http("GET", "/api/products"), 404, "no-such-route");
+    assertProblem(await http("GET", "/api/fashion-order/x"), 404, "no-such-route");
+  });
+
+  it("gives an order an Idempotency-Key where it has none", async () => {
+    await http("POST", "/orders", "{}", json);
+    await http("POST", "/orders", "{}", json);
+    await http("POST", "/orders", "{}", { ...json, "Idempotency-Key": "mine" });
+    await http("POST", "/products", "{}", json);
+    await http("DELETE", "/orders/1");
+    const [one, other, mine, ...none] = received.map(({ headers }) => headers["idempotency-key"]);
+    assert.match(String(one), /^[0-9a-f-]{36}$/);
+    assert.match(String(other), /^[0-9a-f-]{36}$/);
+    assert.notEqual(one, other);
+    assert.deepEqual([mine, ...none], ["mine", undefined, undefined]);
+  });
+
+  it("keeps to itself what belongs to a connection or to its sidecar, both ways", async () => {
+    answer = (request, response) => {
+      response.setHeader("keep-alive", "timeout=99");
+      response.setHeader("dapr-error-info", "x");
+      response.setHeader("x-kept", "yes");
+      echo(request, response);
+    };
+    const sent = {
+      ...{ connection: "close", "keep-alive": "x", "proxy-connection": "x", te: "trailers", upgrade: "h2c" },
+      ...{ "dapr-app-id": "payment", "dapr-api-token": "secret", host: "shop.example", "x-kept": "yes" },
+    };
+    const { headers } = await http("GET", "/orders", "", sent);
+    assert.deepEqual(
+      [headers["keep-alive"], headers["dapr-error-info"], headers["x-kept"]],
+      [undefined, undefined, "yes"],
+    );
+    const got = received[0]?.headers ?? {};
+    assert.equal(got["x-kept"], "yes");
+    for (const name of ["keep-alive", "proxy-connection", "te", "upgrade", "dapr-app-id", "dapr-api-token"])
+      assert.equal(got[name], undefined, name);
+    assert.match(got.host ?? "", /^127\.0\.0\.1:/);
+  });
+
+  it("goes on with the client's trace, or begins one", async () => {
+    const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    await http("GET", "/orders", "", { traceparent });
+    await http("GET", "/orders");
+    assert.equal(received[0]?.headers.traceparent, traceparent);
+    assert.match(String(received[1]?.headers.traceparent), /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
+  });
+
+  it("shows payments and takes none", async () => {
+    assert.equal((await http("GET", "/payments")).status, 200);
+    assert.equal((await http("HEAD", "/payments/1")).status, 200);
+    received.length = 0;
+    for (const method of ["POST", "PUT", "PATCH", "DELETE"]) {
+      const path = method === "POST" ? "/payments" : "/payments/1";
+      const refused = await http(method, path, method === "DELETE" ? "" : "{}", json);
+      assertProblem(refused, 405, "method-not-allowed");
+      assert.equal(refused.headers.allow, "GET, HEAD");
+    }
+    assertProblem(await http("POST", "/api/shop/payments", "{}", json), 405, "method-not-allowed");
+    assert.equal(received.length, 0);
+  });
+
+  it("lets nothing out of its collections: what is not there, and what only looks as if it were", async () => {
+    for (const path of [
+      ...["/nothing", "/reservations/1", "/drill", "/events/OrderPlaced", "/v1.0/metadata"],
+      ...["/profile", "/profile/nothing", "/Orders", "//orders", "/constructor", "/__proto__", "/toString"],
+      ...["/orders/../../v1.0/metadata", "/orders/..%2f..%2fv1.0/metadata", "/orders/%2e%2e/%2e%2e/payments"],
+      ...["/orders/..;/metadata", "/orders/..\\..\\metadata", "/orders/1%00", "/orders/%25", "/orders/1%3fx"],
+      ...["/orders/1%2freservations", "/api/x/../orders/..", "/orders/..", "/orders/a/../b"],
+    ])
+      for (const method of ["GET", "POST"]) assertProblem(await http(method, path), 404, "no-such-route");
+    assert.equal(received.length, 0);
+  });
+
+  it("takes no more than 1 MiB, whether or not it is told how much is coming", async () => {
+    // Not over the wire, where the connection may break before its other end has read the answer.
+    const body = "x".repeat(1024 * 1024 + 1);
+    assertProblem(await host.http("POST", "/orders", body, json), 413, "body-too-large");
+    const chunks = Readable.from([body.slice(1000), body.slice(0, 1000)].map((text) => Buffer.from(text)));
+    const options = { method: "POST", url: "/orders", headers: json, payload: chunks } as const;
+    const { statusCode, headers, payload } = await inject(host.composed.koa.callback(), options);
+    assert.deepEqual([statusCode, headers.connection], [413, "close"], payload);
+    assert.equal(received.length, 0);
+    const most = "x".repeat(1024 * 1024);
+    assert.equal((await http("POST", "/orders", most, json)).status, 200);
+    assert.equal(received[0]?.body.length, most.length);
+  });
+
+  it("says to try later when its sidecar cannot reach the service", async () => {
+    answer = (_, response) => {
+      response.writeHead(500, { "content-type": "application/json" });
+      response.end(
+        '{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: order, err: secret detail"}',
+      );
+    };
+    const refused = await http("GET", "/orders");
+    const problem = assertProblem(refused, 503, "unavailable");
+    assert.deepEqual([refused.headers["retry-after"], problem.service], ["2", "order"]);
+    assert.doesNotMatch(JSON.stringify(problem), /secret/);
+    answer = (_, response) => {
+      response.writeHead(500, { "content-type": "application/json" });
+      response.end('{"oops":true}');
+    };
+    const own = await http("GET", "/orders");
+    assert.deepEqual(
+      [own.status, own.body],
+      [500, { oops: true }],
+      "an error of the service itself is passed on",
+    );
+  });
+
+  it("says to try later when the connection breaks", async () => {
+    answer = (_, response) => response.destroy();
+    const refused = await http("GET", "/deliveries");
+    assertProblem(refused, 503, "unavailable");
+    assert.equal(refused.headers["retry-after"], "2");
+    answer = (_, response) => {
+      response.writeHead(200, { "content-type": "application/json", "content-length": "100" });
+      response.write("{");
+      setImmediate(() => response.destroy());
+    };
+    assertProblem(await http("GET", "/deliveries"), 503, "unavailable");
+    answer = echo;
+    assert.equal((await http("GET", "/deliveries")).status, 200);
+  });
+
+  it("says to try later when its sidecar is not there", async () => {
+    const alone = await hostInMemory(new MemoryDapr(), gateway, { daprPort: 1 });
+    const refused = await alone.http("GET", "/orders");
+    assertProblem(refused, 503, "unavailable");
+    assert.equal(refused.headers["retry-after"], "2");
+    await alone.stop();
+  });
+
+  it("shows the collections at its door, and how it is", async () => {
+    const { body } = await http("GET", "/");
+    assert.deepEqual(Object.keys(body._links ?? {}), ["self", ...Object.keys(ROUTES)]);
+    for (const path of ["/healthz", "/readyz", "/actuator/health", "/actuator/echo"])
+      assert.equal((await http("GET", path)).status, 200, path);
+    assert.equal(String((await http("GET", "/dapr/subscribe")).body), "[]", "it listens to nothing");
+    assert.equal(received.length, 0);
+  });
+});
