@@ -192,6 +192,20 @@ describe("a journal", () => {
     assert.deepEqual(roster(bus), {});
   });
 
+  it("is gone as well when it had to be started twice", async (t) => {
+    const bus = dapr();
+    const { journal } = process(t, bus, "a", { times: QUICK });
+    await journal.start();
+    await journal.start();
+    await until(() => beatOf(bus, "a") > 0, "it beats");
+    await journal.stop();
+    const other = process(t, bus, "b", { times: QUICK });
+    await other.journal.start();
+    await until(() => beatOf(bus, "b") > 3, "another has beaten for a while");
+    assert.equal(tokensOf(bus, "a"), undefined);
+    assert.deepEqual(roster(bus), { b: "b" });
+  });
+
   it("stays after a stop that had to leave something unfinished", async (t) => {
     const bus = dapr();
     const { journal } = process(t, bus, "a");

@@ -80,6 +80,7 @@ export class Journal {
     for (const [replica, slot] of Object.entries(roster.slots)) {
       if (slot === this.options.slot && replica !== this.options.replica) await this.takeOver(replica);
     }
+    for (const timer of this.timers) clearInterval(timer); // of a start that came only so far
     this.timers = [
       setInterval(() => void this.keepBeating(), this.times.beat),
       setInterval(() => {

@@ -228,12 +228,19 @@ export class Records {
    * One page of a collection whose ids are numbers.
    * @param visible whether a record is to be shown
    * @param order "newest" or "oldest" first
+   * @param lasting whether what is visible once stays so; then full chunks need not be counted again
    */
   async page<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
-    request: { page: number; size: number; order?: "newest" | "oldest"; visible?: (state: S) => boolean },
+    request: {
+      page: number;
+      size: number;
+      order?: "newest" | "oldest";
+      visible?: (state: S) => boolean;
+      lasting?: boolean;
+    },
   ): Promise<Page<S>> {
-    const { page, size, order = "newest", visible = () => true } = request;
+    const { page, size, order = "newest", visible = () => true, lasting = true } = request;
     const last = await this.ids(aggregate).last();
     const starts = Array.from({ length: Math.ceil(last / CHUNK) }, (_, i) => i * CHUNK + 1);
     if (order === "newest") starts.reverse();
@@ -242,7 +249,7 @@ export class Records {
     let total = 0;
     for (const start of starts) {
       const known = this.chunks.get(`${aggregate.name}:${start}`);
-      const trusted = known !== undefined && known.until > Date.now() ? known.count : undefined;
+      const trusted = lasting && known !== undefined && known.until > Date.now() ? known.count : undefined;
       if (trusted !== undefined && (trusted <= skip || items.length === size)) {
         total += trusted;
         skip = Math.max(0, skip - trusted);
@@ -268,8 +275,7 @@ export class Records {
       const state = states.get(String(id));
       return state !== undefined && visible(state) ? [{ id, state }] : [];
     });
-    // A chunk without gaps is counted for good (nothing that is complete disappears but a removed product, of which
-    // a shop has few); one with gaps may still be filled by another replica's block, so it is counted again soon.
+    // A chunk without gaps stays as it is; one with gaps may still be filled by another replica's block.
     const full = rows.length === CHUNK && rows.length > 0;
     this.chunks.set(`${aggregate.name}:${start}`, {
       count: rows.length,

@@ -38,6 +38,8 @@ export interface ServiceDefinition {
   app: string;
   /** name of its state component, if it owns one */
   store?: string;
+  /** whether strangers reach it; then nobody sets it down over HTTP */
+  front?: true;
   /** registers the service's own classes and answers its parts */
   compose(c: DependencyContainer): Parts;
 }
@@ -84,7 +86,7 @@ export function compose(
   const koa = createKoa(
     [
       ...parts.routes,
-      ...health_(config, sidecar, health),
+      ...operation(definition.front === true, config, sidecar, health),
       ...subscriptionRoutes(definition.app, subscriptions, deliver),
     ],
     log,
@@ -183,7 +185,7 @@ interface Health {
   started: boolean;
 }
 
-function health_(config: Config, sidecar: Sidecar, health: Health): Route[] {
+function operation(front: boolean, config: Config, sidecar: Sidecar, health: Health): Route[] {
   const ready = async () => {
     if (health.down) throw tryLater("down", "Set down by an operator; PUT /actuator/up brings it back.");
     if (!health.started) throw tryLater("starting", "The service waits for its sidecar.", 1);
@@ -210,6 +212,13 @@ function health_(config: Config, sidecar: Sidecar, health: Health): Route[] {
       if (health.down) throw tryLater("down", "Set down by an operator; PUT /actuator/up brings it back.");
       return { status: 200, body: `${config.slot}/${address()}`, type: "text/plain" };
     }),
+    ...(front ? [] : switches(health, status)),
+  ];
+}
+
+/** S0-H9: an operator takes one replica out, so that the others answer. */
+function switches(health: Health, status: (up: boolean) => Answer): Route[] {
+  return [
     put("/actuator/down", async () => {
       health.down = true;
       return { ...status(false), status: 200 };

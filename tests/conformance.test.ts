@@ -2,7 +2,7 @@
 import "reflect-metadata";
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer, request, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -219,24 +219,20 @@ class App {
   }
 }
 
-describe(`the ${BACKEND} backend`, () => {
-  it("is one of those in components/", () => {
-    assert.ok(readdirSync(join(root, "components")).includes(BACKEND));
-  });
-});
-
 /** One app per kind of store that the backend has. */
-const kinds = new Map(
-  render(
-    readTopology(join(root, "dapr", "dapr.yaml"), join(root, "components", BACKEND)),
-    mkdtempSync(join(tmpdir(), "jangteo-conformance-")),
-    PORTS,
-  ).components.flatMap(({ name, type }) => {
-    const app = Object.entries(STORES).find(([, store]) => store === name)?.[0];
-    return app === undefined ? [] : [[type, { app, store: name }] as const];
-  }),
-);
-for (const [type, { app, store }] of kinds)
+function kindsOfStore(): Map<string, { app: string; store: string }> {
+  const temporary = mkdtempSync(join(tmpdir(), "jangteo-conformance-"));
+  const topology = readTopology(join(root, "dapr", "dapr.yaml"), join(root, "components", BACKEND));
+  const { components } = render(topology, temporary, PORTS);
+  rmSync(temporary, { recursive: true });
+  const all = Object.entries(STORES).flatMap(([app, store]) =>
+    components.filter(({ name }) => name === store).map(({ type }) => [type, { app, store }] as const),
+  );
+  assert.ok(all.length > 0, "the backend has stores");
+  return new Map(all);
+}
+
+for (const [type, { app, store }] of kindsOfStore())
   storeSuite(`a real sidecar, ${type}`, async () => {
     const installation = await Installation.start([`${app}-0`]);
     const sidecar = daprSidecar({

@@ -9,6 +9,7 @@ const SIDECAR_POOL = Symbol("SidecarPool");
 
 export const gateway: ServiceDefinition = {
   app: "gateway",
+  front: true,
   compose(c: DependencyContainer) {
     c.register(SIDECAR_POOL, {
       useFactory: () =>

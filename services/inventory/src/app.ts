@@ -141,7 +141,7 @@ export class Inventory {
   }
 
   page(request: { page: number; size: number }): Promise<Page<Product>> {
-    return this.records.page(PRODUCT, { ...request, order: "oldest", visible: isVisible });
+    return this.records.page(PRODUCT, { ...request, order: "oldest", visible: isVisible, lasting: false });
   }
 
   /** Finishes the changes of a product that some process has begun: its reservation says how each has ended. */

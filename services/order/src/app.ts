@@ -86,37 +86,44 @@ export class Orders {
   }
 
   private async placeOnce(command: PlaceOrder, idempotencyKey: string): Promise<Order> {
-    // Hashed, for a client may choose any text and a store's keys may not be any text.
     const key = `idempotency:${hash(idempotencyKey)}`;
     const fingerprint = hash(JSON.stringify(command));
-    const entry = (await this.sidecar.store.get([key])).get(key);
-    const known = entry?.value as Remembered | undefined;
-    if (known !== undefined) {
-      if (known.fingerprint !== fingerprint) {
-        throw new Problem(
-          422,
-          "idempotency-key-reused",
-          "The Idempotency-Key belongs to another request",
-          "A new order needs a new Idempotency-Key; a repeated one must have the same body.",
-          { errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }] },
-        );
-      }
-      // Perhaps still pending elsewhere: every step is idempotent by orderId, so driving it twice is safe.
-      const order = await this.records.load(ORDER, known.orderId);
-      if (order?.status !== "OrderAborted") return this.attempt(known.orderId, command);
+    const { store } = this.sidecar;
+    const remember = (orderId: number, etag: string | null) => () =>
+      store.save(key, { orderId, fingerprint } satisfies Remembered, etag, REMEMBERED_S);
+    try {
+      // Nearly every key is new: put it on record without looking, in one write with the order.
+      const orderId = await this.records.ids(ORDER).next();
+      return await this.attempt(orderId, command, remember(orderId, null));
+    } catch (error) {
+      if (!(error instanceof Conflict)) throw error;
     }
-    const orderId = await this.records.ids(ORDER).next();
-    const remember = () =>
-      this.sidecar.store.save(
-        key,
-        { orderId, fingerprint } satisfies Remembered,
-        entry?.etag ?? null,
-        REMEMBERED_S,
+    const entry = (await store.get([key])).get(key);
+    const known = entry?.value as Remembered | undefined;
+    if (known !== undefined && known.fingerprint !== fingerprint) {
+      throw new Problem(
+        422,
+        "idempotency-key-reused",
+        "The Idempotency-Key belongs to another request",
+        "A new order needs a new Idempotency-Key; a repeated one must have the same body.",
+        { errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }] },
       );
-    return this.attempt(orderId, command, remember);
+    }
+    const order = known && (await this.records.load(ORDER, known.orderId));
+    // Perhaps still pending elsewhere: every step is idempotent by orderId, so driving it twice is safe.
+    if (known !== undefined && order?.status !== "OrderAborted") return this.attempt(known.orderId, command);
+    const orderId = await this.records.ids(ORDER).next();
+    return this.attempt(orderId, command, remember(orderId, entry?.etag ?? null)).catch((error) => {
+      throw error instanceof Conflict
+        ? tryLater("order-in-flight", "The same request is being worked on.", 1)
+        : error;
+    });
   }
 
-  /** @param remember puts the idempotency key of a new order on record; absent where the order may exist already */
+  /**
+   * @param remember puts the idempotency key of a new order on record; absent where the order may exist already
+   * @throws Conflict when another request has the key
+   */
   private async attempt(id: number, command: PlaceOrder, remember?: () => Promise<void>): Promise<Order> {
     const info = { ...command, orderId: id, productName: command.productName ?? "" };
     try {
@@ -150,8 +157,6 @@ export class Orders {
     } catch (error) {
       const standing = await this.undo(id, error);
       if (standing !== undefined) return standing;
-      if (error instanceof Conflict)
-        throw tryLater("order-in-flight", "The same request is being worked on.", 1);
       throw error;
     }
   }
@@ -159,7 +164,8 @@ export class Orders {
   /** Answers the order if it stands after all (the answer to its commit was lost). */
   private async undo(id: number, error: unknown): Promise<Order | undefined> {
     const reason = error instanceof Error ? error.message : "failed";
-    const nothingDone = error instanceof Problem && NOTHING_RESERVED.has(error.code);
+    const nothingDone =
+      error instanceof Conflict || (error instanceof Problem && NOTHING_RESERVED.has(error.code));
     // What cannot be undone now stays in the journal, and is undone when the store is back.
     const undone = await (nothingDone
       ? this.records.handle(ORDER, id, { command: `refuse:${id}` }, (order) => refuse(order, reason))

@@ -33,7 +33,7 @@ export class Payments {
     };
     try {
       const cause = { command: `pay:${pay.orderId}` };
-      const { state } = await this.records.handle(PAYMENT, pay.orderId, cause, decide, { isNew: true });
+      const { state } = await this.records.handle(PAYMENT, pay.orderId, cause, decide);
       if (state === undefined) throw notFound("payment", pay.orderId);
       mayAsk(state, pay); // a repeat is refused as well if its payment does not stand any more
       return state;

@@ -13,6 +13,7 @@ import {
   until,
 } from "#kit/testing.js";
 import { payment } from "./main.js";
+import { DemoPaymentGateway } from "./pg.js";
 
 let host: Host;
 afterEach(() => host.stop());
@@ -176,5 +177,30 @@ describe("payment", () => {
     assert.deepEqual(set.body, { declineRate: 0.5, delayMs: 10, failureRate: 0, jitterMs: 0 });
     assert.deepEqual((await host.http("GET", "/drill")).body, set.body);
     assertProblem(await drill({ declineRate: 2 }), 422, "invalid-field");
+  });
+
+  it("leaves no money taken at a gateway that says no first and yes to the repeat", async () => {
+    const { drill, pay: post, status } = await start();
+    const standing = new Set<number>();
+    const { approve, void: giveBack } = DemoPaymentGateway.prototype;
+    DemoPaymentGateway.prototype.approve = async function (asked) {
+      const verdict = await approve.call(this, asked);
+      if (verdict.approved) standing.add(asked.orderId);
+      return verdict;
+    };
+    DemoPaymentGateway.prototype.void = async (orderId) => {
+      standing.delete(orderId);
+    };
+    try {
+      await drill({ declineRate: 1 });
+      await post(pay);
+      await drill({});
+      await post(pay);
+      assert.deepEqual([await status(), [...standing]], ["PaymentFailed", []]);
+      await post({ ...pay, orderId: 8 });
+      assert.deepEqual([...standing], [8]);
+    } finally {
+      Object.assign(DemoPaymentGateway.prototype, { approve, void: giveBack });
+    }
   });
 });
