@@ -80,7 +80,9 @@ function world(t: TestContext) {
       times: options.times,
     });
     const resumed: string[] = [];
-    records.onResume(BOX, async (id, { names }) => {
+    records.onResume(BOX, async (id, box) => {
+      if (box === undefined) return;
+      const { names } = box;
       resumed.push(`${id}: ${names.join(" ")}`);
     });
     const die = () => {

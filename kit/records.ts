@@ -124,12 +124,15 @@ export class Records {
     });
   }
 
-  /** Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. */
+  /**
+   * Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. The state is
+   * undefined where the record was announced and is not there (yet: its write may still be on its way).
+   */
   onResume<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
-    resume: (id: string, state: S) => Promise<void>,
+    resume: (id: string, state: S | undefined) => Promise<void>,
   ): void {
-    this.resumes.set(aggregate.name, (id, state) => resume(id, state as S));
+    this.resumes.set(aggregate.name, (id, state) => resume(id, state as S | undefined));
   }
 
   /** The ids of one kind of record. */
@@ -450,35 +453,36 @@ export class Records {
     this.behind.add(running);
   }
 
-  /** Publishes what the dead replica may not have published, and lets the service go on with what it left half-way. */
+  /** Finishes what the tokens of a dead replica name. */
   private async recover(tokens: string[], dead: string): Promise<void> {
-    for (const token of tokens) {
-      const keys = keysOf(token);
-      const entries = await this.options.sidecar.store.get(keys);
-      for (const key of keys) {
-        if (entries.has(key)) await this.locks.run(key, () => this.recoverOne(key, dead, true));
-        const stored = entries.get(key)?.value as Stored<unknown> | undefined;
-        if (stored?.by === dead) await this.resume(key, stored.state);
-      }
-    }
+    for (const token of tokens) await Promise.all(keysOf(token).map((key) => this.recoverOne(key, dead)));
   }
 
-  /** Publishes a record's outbox; with `touch`, also changes its ETag, so that a paused writer who wakes up loses. */
-  private async recoverOne(key: string, writer: string, touch = false): Promise<void> {
-    const entry = await this.readKey(key);
-    if (entry === undefined) return;
-    const stored = entry.value as Stored<unknown>;
-    await this.publish(
-      stored.outbox.filter((one) => !this.published.has(one.id)).map((one) => this.toEvent(one, key)),
-    );
-    if (touch) {
+  /** Publishes what may not have been published, and lets the service go on with what `writer` left half-way. */
+  private async recoverOne(key: string, writer: string): Promise<void> {
+    const stored = await this.locks.run(key, () => this.fence(key));
+    if (stored === undefined || stored.by === writer) await this.resume(key, stored?.state);
+  }
+
+  /**
+   * Publishes a record's outbox and changes its ETag: a write that is still on its way (from a paused process, or through
+   * a paused sidecar) fails from then on. Where there is no record yet, only the service can fence, with a tombstone.
+   */
+  private async fence(key: string): Promise<Stored<unknown> | undefined> {
+    for (;;) {
+      const entry = await this.readKey(key);
+      if (entry === undefined) return undefined;
+      const stored = entry.value as Stored<unknown>;
+      const left = stored.outbox.filter((one) => !this.published.has(one.id));
+      await this.publish(left.map((one) => this.toEvent(one, key)));
       // `by` stays: should this replica die now, the next reader of the dead one's journal goes on from here.
       const next = { ...stored, version: stored.version + 1, outbox: [] };
-      await this.options.sidecar.store.save(key, next, entry.etag).catch((error) => {
+      try {
+        await this.options.sidecar.store.save(key, next, entry.etag);
+        return stored;
+      } catch (error) {
         if (!(error instanceof Conflict)) throw error;
-      });
-    } else if (stored.by === writer) {
-      await this.resume(key, stored.state);
+      }
     }
   }
 

@@ -188,6 +188,32 @@ describe("the fashion shop on real sidecars", () => {
       await shop.shows("/products/2", { stock: stock - 5 });
     });
 
+    it("S0-N3: payment fails again and again: the breaker refuses at once, and lets payment recover", async () => {
+      const attempt = async () => {
+        const started = performance.now();
+        const reply = await shop.http("POST", "/orders", { productId: 2, qty: 1 });
+        return { reply, ms: performance.now() - started };
+      };
+      await drill({ delayMs: 1_000, failureRate: 1 });
+      for (let i = 0; i < 5; i++) {
+        const { reply, ms } = await attempt();
+        assert.equal(reply.status, 503);
+        assert.ok(ms >= 1_000, "payment was asked");
+      }
+      const { reply, ms } = await attempt();
+      assert.deepEqual([reply.status, reply.body.type], [503, "urn:jangteo:problem:payment-unavailable"]);
+      assert.ok(Number(reply.headers.get("retry-after")) > 0);
+      assert.ok(ms < 900, `refused at once, not after ${ms} ms`);
+      await drill({});
+      await until(
+        "the breaker lets orders through again",
+        15_000,
+        async () => (await attempt()).reply.status === 201,
+      );
+      for (let i = 0; i < 8; i++) assert.equal((await shop.http("GET", "/payments?page=-1")).status, 422);
+      assert.equal((await shop.http("GET", "/payments")).status, 200, "a stranger's mistakes trip nothing");
+    });
+
     it("payment hangs (stopped): 503, nothing stands, and its late approval is void", async () => {
       const stock = await shop.stock(3);
       await shop.system.kill("payment-0", "SIGSTOP");

@@ -31,9 +31,6 @@ export interface Reserved {
   amount: number;
 }
 
-/** Open changes younger than this belong to work under way, in ms. */
-const UNDER_WAY_MS = 10_000;
-
 /** The use cases of the stock. */
 export class Inventory {
   /** by product: changes that the next write may forget */
@@ -147,21 +144,19 @@ export class Inventory {
   /** Finishes the changes of a product that some process has begun: its reservation says how each has ended. */
   private async settleOpen(productId: number): Promise<void> {
     const product = await this.records.load(PRODUCT, productId);
-    const old = Object.entries(product?.open ?? {}).filter(
-      ([, open]) => this.now().getTime() - Date.parse(open.at) > UNDER_WAY_MS,
-    );
+    const changes = Object.entries(product?.open ?? {});
     const reservations = await this.records.loadMany(
       RESERVATION,
-      old.map(([orderId]) => orderId),
+      changes.map(([orderId]) => orderId),
     );
     const closed: Closed[] = [];
-    for (const [key, { kind }] of old) {
+    for (const [key, { kind }] of changes) {
       const orderId = Number(key);
       const reservation = reservations.get(key);
       if (reservation?.status === (kind === "reserve" ? "Reserved" : "Released"))
         closed.push({ orderId, kind });
       else if (reservation?.status === "Released") await this.undo(productId, orderId);
-      // Otherwise its order is being given up, and that message will release it.
+      // Otherwise it is under way, or its order is being given up and that message will release it.
     }
     if (closed.length > 0) {
       const cause = { command: `close:${crypto.randomUUID()}` };

@@ -36,7 +36,7 @@ export class Orders {
     private readonly sidecar: Sidecar,
   ) {
     records.onResume(ORDER, async (id, order) => {
-      if (order.status === "Pending") await this.giveUp(Number(id), "interrupted");
+      if (order === undefined || order.status === "Pending") await this.giveUp(Number(id), "interrupted");
     });
   }
 
@@ -134,6 +134,7 @@ export class Orders {
         remember?.(),
       ]);
       if (requested.state !== undefined && isVisible(requested.state)) return requested.state;
+      if (requested.state?.status === "OrderAborted") throw givenUp();
       const reserved = await this.reserve(id, command);
       const [approvalCode, known] = await Promise.all([
         this.pay(id, reserved.amount),
@@ -221,6 +222,10 @@ export class Orders {
     }
   }
 }
+
+/** Somebody took this process for dead, or the first write came too late. */
+const givenUp = () =>
+  tryLater("order-given-up", "The order took too long and was given up; nothing was charged.", 1);
 
 /** Codes with which inventory says that it has reserved nothing. */
 const NOTHING_RESERVED = new Set(["product-not-found", "out-of-stock"]);

@@ -80,7 +80,7 @@ describe("an order", () => {
         delivered: "nothing",
       },
       abort: {
-        none: "nothing",
+        none: "OrderVoided",
         pending: "OrderAborted",
         placed: "nothing",
         cancelled: "nothing",

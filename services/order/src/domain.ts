@@ -28,6 +28,8 @@ export type OrderEvent =
   | { type: "OrderRequested"; data: OrderInfo }
   /** given up before anything was reserved or paid, so there is nothing to take back */
   | { type: "OrderRefused"; data: { reason: string } }
+  /** a tombstone: the order was announced, and its first write may still be on its way; it must not succeed any more */
+  | { type: "OrderVoided"; data: { orderId: number; reason: string } }
   | { type: "OrderDelivered"; data: object };
 
 /** Pending until stock is reserved and the payment is approved: an order that is not paid never stands. */
@@ -62,9 +64,10 @@ export function place(order: Order | undefined, id: number, settled: Settlement)
   }
 }
 
-/** Gives a pending order up; whatever was reserved or paid is taken back by those who did it. */
+/** Gives an order up that is pending, or about to be; whatever was reserved or paid is taken back by those who did it. */
 export function abort(order: Order | undefined, id: number, reason: string): OrderEvent[] {
-  if (order?.status !== "Pending") return [];
+  if (order === undefined) return [{ type: "OrderVoided", data: { orderId: id, reason } }];
+  if (order.status !== "Pending") return [];
   return [{ type: "OrderAborted", data: { ...orderInfo(order), id, reason } }];
 }
 
@@ -98,11 +101,23 @@ export function deliver(order: Order | undefined): OrderEvent[] {
   return order?.status === "OrderPlaced" ? [{ type: "OrderDelivered", data: {} }] : [];
 }
 
+const NOTHING = {
+  productId: 0,
+  productName: "",
+  qty: 0,
+  customerId: null,
+  customerName: null,
+  customerAddr: null,
+  price: 0,
+  amount: 0,
+  paymentId: null,
+  approvalCode: null,
+  reason: null,
+};
+
 export function evolve(order: Order | undefined, event: OrderEvent): Order {
-  if (event.type === "OrderRequested") {
-    const nothingYet = { price: 0, amount: 0, paymentId: null, approvalCode: null, reason: null };
-    return { ...event.data, ...nothingYet, status: "Pending" };
-  }
+  if (event.type === "OrderRequested") return { ...NOTHING, ...event.data, status: "Pending" };
+  if (event.type === "OrderVoided") return { ...NOTHING, ...event.data, status: "OrderAborted" };
   if (order === undefined) throw new Error(`${event.type} without an order`);
   switch (event.type) {
     case "OrderPlaced": {
