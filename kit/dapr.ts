@@ -22,7 +22,9 @@ import {
 } from "#kit/sidecar.js";
 
 /** Longest wait for one state or publish call, in ms; a stopped (SIGSTOP) sidecar would hang its callers for ever. */
-const CALL_TIMEOUT_MS = 5_000;
+const CALL_TIMEOUT_MS = 2_500;
+/** Longest wait for another service, in ms, unless the caller says otherwise; its sidecar may try several times. */
+const INVOKE_TIMEOUT_MS = 5_000;
 
 export interface DaprOptions {
   /** port of the sidecar's HTTP API on the loopback interface */
@@ -150,7 +152,7 @@ async function publishNow(
  * errorCode ERR_… in the body (ERR_DIRECT_INVOKE for no connection, open breaker and timeout alike).
  */
 async function invoke(pool: Pool, app: string, call: Call): Promise<Reply> {
-  const timeout = call.timeoutMs ?? CALL_TIMEOUT_MS;
+  const timeout = call.timeoutMs ?? INVOKE_TIMEOUT_MS;
   const trace = currentTrace();
   const headers: Record<string, string> = { ...call.headers };
   if (call.body !== undefined) headers["content-type"] = "application/json";
