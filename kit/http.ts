@@ -3,7 +3,15 @@ import Router, { type RouterMiddleware } from "@koa/router";
 import Koa from "koa";
 import { z } from "zod";
 import { inTrace, type Logger } from "#kit/log.js";
-import { invalid, notFound, Problem, tryLater } from "#kit/problem.js";
+import {
+  bodyTooLarge,
+  invalid,
+  methodNotAllowed,
+  noSuchRoute,
+  notFound,
+  Problem,
+  tryLater,
+} from "#kit/problem.js";
 import type { Page } from "#kit/records.js";
 import { Unavailable } from "#kit/sidecar.js";
 
@@ -237,15 +245,7 @@ export function write(ctx: Koa.Context, answer: Answer): void {
 
 function bodyProblem(error: Error & { status?: number }): Problem {
   if (error.status === 413) {
-    return new Problem(
-      413,
-      "body-too-large",
-      "The body is too large",
-      `A body may have ${BODY_LIMIT} bytes at most.`,
-      {
-        limit: BODY_LIMIT,
-      },
-    );
+    return bodyTooLarge(BODY_LIMIT);
   }
   return new Problem(400, "malformed-json", "The body is not JSON", error.message);
 }
@@ -283,23 +283,14 @@ function edge(log: Logger) {
       try {
         await next();
         if (ctx.status === 404 && (ctx.body === undefined || ctx.body === null)) {
-          throw new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${ctx.path}.`);
+          throw noSuchRoute(ctx.path);
         }
         if (ctx.status === 405 || ctx.status === 501) {
-          const allow = ctx.response.get("allow");
-          throw new Problem(
-            405,
-            "method-not-allowed",
-            "The method is not allowed",
-            `${ctx.path} allows ${allow}.`,
-            {},
-            { allow },
-          );
+          throw methodNotAllowed(ctx.path, ctx.response.get("allow"));
         }
       } catch (error) {
         const problem = toProblem(error);
-        if (problem.status >= 500)
-          log.error({ err: error, method: ctx.method, path: ctx.path }, problem.message);
+        if (problem !== error) log.error({ err: error, method: ctx.method, path: ctx.path }, problem.message);
         write(ctx, {
           status: problem.status,
           body: { ...problem.toJSON(), instance: ctx.path },

@@ -69,3 +69,26 @@ export const tryLater = (
       "retry-after": String(seconds),
     },
   );
+
+export const noSuchRoute = (path: string): Problem =>
+  new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${path}.`);
+
+export const methodNotAllowed = (path: string, allow: string): Problem =>
+  new Problem(
+    405,
+    "method-not-allowed",
+    "The method is not allowed",
+    `${path} allows ${allow}.`,
+    {},
+    { allow },
+  );
+
+export const bodyTooLarge = (limit: number, headers: Record<string, string> = {}): Problem =>
+  new Problem(
+    413,
+    "body-too-large",
+    "The body is too large",
+    `A body may have ${limit} bytes at most.`,
+    { limit },
+    headers,
+  );

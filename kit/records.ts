@@ -58,6 +58,15 @@ export interface Hint {
   known?: Promise<Entry | undefined>;
 }
 
+/** One call of {@link Records.handle} on its way. */
+interface Change<S, E extends DomainEvent> {
+  aggregate: Aggregate<S, E>;
+  key: string;
+  cause: string;
+  decide: Decide<S, E>;
+  hint: Hint;
+}
+
 /** One page of a listing, newest first or oldest first, with Spring Data's counts. */
 export interface Page<S> {
   items: { id: number; state: S }[];
@@ -195,11 +204,10 @@ export class Records {
     hint: Hint = {},
   ): Promise<Outcome<S, E>> {
     const key = keyOf(aggregate.name, id);
-    const reading = () => (hint.isNew === true ? undefined : (hint.known ?? this.readKey(key)));
     return this.locks.run(key, () =>
       "command" in cause
-        ? this.handleCommand(aggregate, key, cause.command, decide, reading)
-        : this.handleEvent(aggregate, key, cause.event, decide, reading),
+        ? this.handleCommand({ aggregate, key, cause: cause.command, decide, hint })
+        : this.handleEvent({ aggregate, key, cause: cause.event, decide, hint }),
     );
   }
 
@@ -291,21 +299,13 @@ export class Records {
     return rows;
   }
 
-  private async handleCommand<S, E extends DomainEvent>(
-    aggregate: Aggregate<S, E>,
-    key: string,
-    cause: string,
-    decide: Decide<S, E>,
-    reading: () => Promise<Entry | undefined> | undefined,
-  ): Promise<Outcome<S, E>> {
-    const token = tokenOf(key);
-    const read = reading();
-    read?.catch(() => undefined); // it is told below, where the token is seen to
+  private async handleCommand<S, E extends DomainEvent>(change: Change<S, E>): Promise<Outcome<S, E>> {
+    const token = tokenOf(change.key);
+    const reading = this.lookUp(change);
+    reading.catch(() => undefined); // it is told below, where the token is seen to
     await this.journal.begin(token);
     try {
-      const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await read, () =>
-        this.journal.fresh(),
-      );
+      const { outcome, toPublish } = await this.commit(change, await reading, () => this.journal.fresh());
       this.inBackground(async () => {
         await this.untilPublished(toPublish);
         this.journal.end(token);
@@ -313,32 +313,28 @@ export class Records {
       return outcome;
     } catch (error) {
       // After a refusal nothing has changed; after anything else the record may have, and the token must stay.
-      if (error instanceof Unavailable) this.recoverLater(key, token);
+      if (error instanceof Unavailable) this.recoverLater(change.key, token);
       else this.journal.end(token);
       throw error;
     }
   }
 
-  private async handleEvent<S, E extends DomainEvent>(
-    aggregate: Aggregate<S, E>,
-    key: string,
-    cause: string,
-    decide: Decide<S, E>,
-    reading: () => Promise<Entry | undefined> | undefined,
-  ): Promise<Outcome<S, E>> {
-    const { outcome, toPublish } = await this.commit(aggregate, key, cause, decide, await reading());
+  private async handleEvent<S, E extends DomainEvent>(change: Change<S, E>): Promise<Outcome<S, E>> {
+    const { outcome, toPublish } = await this.commit(change, await this.lookUp(change));
     await this.publish(toPublish);
     return outcome;
   }
 
+  private async lookUp({ key, hint }: { key: string; hint: Hint }): Promise<Entry | undefined> {
+    return hint.isNew === true ? undefined : (hint.known ?? this.readKey(key));
+  }
+
   private async commit<S, E extends DomainEvent>(
-    aggregate: Aggregate<S, E>,
-    key: string,
-    cause: string,
-    decide: Decide<S, E>,
+    change: Change<S, E>,
     first: Entry | undefined,
     afterSave: () => Promise<void> = async () => undefined,
   ): Promise<{ outcome: Outcome<S, E>; toPublish: CloudEvent[] }> {
+    const { aggregate, key, cause, decide } = change;
     let entry = first;
     for (let tries = 0; tries < TRIES; tries++) {
       const stored = entry?.value as Stored<S> | undefined;
@@ -351,7 +347,7 @@ export class Records {
       }
       const events = await decide(stored?.state);
       if (events.length === 0) return { outcome: { state: stored?.state, events }, toPublish: [] };
-      const next = this.evolve(aggregate, key, cause, stored, events);
+      const next = this.evolve(change, stored, events);
       if (stored === undefined && aggregate.listed) {
         await this.ids(aggregate).cover(Number(key.slice(aggregate.name.length + 1)));
       }
@@ -375,9 +371,7 @@ export class Records {
   }
 
   private evolve<S, E extends DomainEvent>(
-    aggregate: Aggregate<S, E>,
-    key: string,
-    cause: string,
+    { aggregate, key, cause }: Change<S, E>,
     before: Stored<S> | undefined,
     events: E[],
   ): { stored: Stored<S>; toPublish: OutboxEntry[] } {

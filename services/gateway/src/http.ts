@@ -4,7 +4,7 @@ import type { Pool } from "undici";
 import { daprErrorCode } from "#kit/dapr.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
-import { Problem, tryLater } from "#kit/problem.js";
+import { bodyTooLarge, methodNotAllowed, noSuchRoute, type Problem, tryLater } from "#kit/problem.js";
 
 /** Which service answers for which collection, and the methods that it opens to the outside. */
 export const ROUTES: Record<string, { app: string; methods?: readonly string[] }> = {
@@ -53,18 +53,10 @@ export function proxy(sidecar: Pool): Koa.Middleware {
     const route = Object.hasOwn(ROUTES, name) ? ROUTES[name] : undefined; // /constructor is no collection
     if (route === undefined) return next();
     if (!/^[\w/.~:@-]*$/.test(path) || path.includes("..")) {
-      throw new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${ctx.path}.`);
+      throw noSuchRoute(ctx.path);
     }
     if (route.methods !== undefined && !route.methods.includes(ctx.method)) {
-      const allow = route.methods.join(", ");
-      throw new Problem(
-        405,
-        "method-not-allowed",
-        "The method is not allowed",
-        `${ctx.path} allows ${allow}.`,
-        {},
-        { allow },
-      );
+      throw methodNotAllowed(ctx.path, route.methods.join(", "));
     }
     const body = await readBody(ctx.req);
     const answer = await sidecar
@@ -126,15 +118,7 @@ const notNow = (app: string): Problem =>
   });
 
 async function readBody(request: IncomingMessage): Promise<Buffer | null> {
-  const tooLarge = () =>
-    new Problem(
-      413,
-      "body-too-large",
-      "The body is too large",
-      `A body may have ${BODY_LIMIT} bytes at most.`,
-      { limit: BODY_LIMIT },
-      { connection: "close" },
-    );
+  const tooLarge = () => bodyTooLarge(BODY_LIMIT, { connection: "close" });
   if (Number(request.headers["content-length"] ?? 0) > BODY_LIMIT) throw tooLarge();
   const chunks: Buffer[] = [];
   let size = 0;

@@ -8,6 +8,7 @@ import {
   abort,
   cancel,
   deliver,
+  givenUp,
   isVisible,
   ORDER,
   type Order,
@@ -222,10 +223,6 @@ export class Orders {
     }
   }
 }
-
-/** Somebody took this process for dead, or the first write came too late. */
-const givenUp = () =>
-  tryLater("order-given-up", "The order took too long and was given up; nothing was charged.", 1);
 
 /** Codes with which inventory says that it has reserved nothing. */
 const NOTHING_RESERVED = new Set(["product-not-found", "out-of-stock"]);

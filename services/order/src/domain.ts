@@ -1,5 +1,5 @@
 import { type Event, type OrderInfo, orderInfo } from "#kit/events.js";
-import { conflict, notFound, tryLater } from "#kit/problem.js";
+import { conflict, notFound, type Problem, tryLater } from "#kit/problem.js";
 import type { Aggregate } from "#kit/records.js";
 
 export type OrderStatus = "Pending" | "OrderPlaced" | "OrderCancelled" | "OrderAborted" | "OrderDelivered";
@@ -37,6 +37,10 @@ export function request(order: Order | undefined, info: OrderInfo): OrderEvent[]
   return order === undefined ? [{ type: "OrderRequested", data: info }] : [];
 }
 
+/** Somebody took this process for dead, or its first write came too late. */
+export const givenUp = (): Problem =>
+  tryLater("order-given-up", "The order took too long and was given up; nothing was charged.", 1);
+
 export function place(order: Order | undefined, id: number, settled: Settlement): OrderEvent[] {
   if (order === undefined) throw notFound("order", id);
   switch (order.status) {
@@ -56,7 +60,7 @@ export function place(order: Order | undefined, id: number, settled: Settlement)
       ];
     }
     case "OrderAborted":
-      throw tryLater("order-given-up", "The order took too long and was given up; nothing was charged.", 1);
+      throw givenUp();
     case "OrderPlaced":
     case "OrderCancelled":
     case "OrderDelivered":
