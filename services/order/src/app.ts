@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { KeyedLock } from "#kit/batch.js";
 import type { OrderInfo } from "#kit/events.js";
-import { conflict, notFound, Problem, tryLater } from "#kit/problem.js";
+import { notFound, Problem, tryLater } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
 import { Conflict, type Reply, type Sidecar, Unavailable } from "#kit/sidecar.js";
 import {
@@ -239,7 +239,8 @@ function refusalOf(reply: Reply): Problem | undefined {
     ...extra
   } = reply.body as Record<string, unknown>;
   const code = String(type).split(":").at(-1) ?? "refused";
-  if (reply.status === 409 && code !== "out-of-stock") return conflict(code, String(detail), extra);
+  // A tombstone was there first: this order was given up while it was being placed, which is not the caller's fault.
+  if (code === "payment-voided" || code === "reservation-released") return givenUp();
   return new Problem(reply.status, code, String(title), String(detail), extra);
 }
 
