@@ -76,6 +76,9 @@ export function proxy(sidecar: Pool): Koa.Middleware {
     });
     if (answer.statusCode >= 500 && fromSidecar(answer.headers["content-type"], text))
       throw notNow(route.app);
+    // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
+    const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
+    if (cutOff) throw notNow(route.app);
     const headers = Object.entries(answer.headers).filter(
       ([name, value]) =>
         value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),

@@ -272,6 +272,8 @@ describe("the gateway", () => {
       setImmediate(() => response.destroy());
     };
     assertProblem(await http("GET", "/deliveries"), 503, "unavailable");
+    answer = (_, response) => response.writeHead(200).end();
+    assertProblem(await http("GET", "/deliveries"), 503, "unavailable");
     answer = echo;
     assert.equal((await http("GET", "/deliveries")).status, 200);
   });

@@ -291,6 +291,24 @@ describe("an order that cannot be", () => {
     await assertNothingLeft(m);
   });
 
+  for (const cut of ["inventory", "payment"])
+    it(`because the answer of ${cut} is cut off, and looks like 200 without a body`, async () => {
+      const m = await market();
+      const unlucky = await m.start(order, {
+        slot: `order-${cut}`,
+        through: (sidecar) => ({
+          ...sidecar,
+          invoke: async (app, call) => {
+            const answer = await sidecar.invoke(app, call);
+            return app === cut ? { status: 200, headers: {}, body: undefined } : answer;
+          },
+        }),
+      });
+      assertProblem(await unlucky.http("POST", "/orders", TV), 503, `${cut}-unavailable`);
+      await m.settled();
+      await assertNothingLeft(m);
+    });
+
   it("because the orders' store is down: 503, and nothing is touched", async () => {
     const m = await market();
     m.dapr.down.add("orders");
