@@ -67,9 +67,9 @@ export function daprSidecar(options: DaprOptions): Sidecar {
     publish: (topic, events) => publisher(topic).add(events),
     invoke: (app, call) => invoke(pool, app, call),
     async ready() {
-      const health = await pool
-        .request({ method: "GET", path: "/v1.0/healthz/outbound", headersTimeout: CALL_TIMEOUT_MS })
-        .catch(unavailable("sidecar"));
+      const health = await ask(pool, { method: "GET", path: "/v1.0/healthz/outbound", headers: {} }).catch(
+        unavailable("sidecar"),
+      );
       await health.body.dump();
       if (health.statusCode >= 300) throw new Unavailable(`sidecar is not healthy (${health.statusCode})`);
       if (options.store !== undefined) await store.get(["ready"]);
@@ -79,6 +79,25 @@ export function daprSidecar(options: DaprOptions): Sidecar {
       await pool.close();
     },
   };
+}
+
+interface Asked {
+  method: string;
+  path: string;
+  headers: Record<string, string>;
+  body?: string | undefined;
+}
+
+/** One request to the sidecar, answered or given up within `timeoutMs`. */
+function ask(pool: Pool, { method, path, headers, body }: Asked, timeoutMs = CALL_TIMEOUT_MS) {
+  return pool.request({
+    method: method as "GET",
+    path,
+    headers,
+    body: body ?? null,
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+  });
 }
 
 const transports = new Map<string, Pool>();
@@ -95,14 +114,8 @@ function useTransport(port: number, pool: Pool): void {
     { method, headers, body }: { method: string; headers: Record<string, string>; body?: string },
   ) => {
     const { port, pathname, search } = new URL(url);
-    const answer = await (transports.get(port) ?? pool).request({
-      method: method as "GET",
-      path: pathname + search,
-      headers,
-      body: body ?? null,
-      headersTimeout: CALL_TIMEOUT_MS,
-      bodyTimeout: CALL_TIMEOUT_MS,
-    });
+    const path = pathname + search;
+    const answer = await ask(transports.get(port) ?? pool, { method, path, headers, body });
     return {
       status: answer.statusCode,
       statusText: String(answer.statusCode),
@@ -133,16 +146,12 @@ async function publishNow(
     if (error !== undefined) throw new Unavailable(`publish to ${topic}: ${error.message}`);
     return;
   }
-  const answer = await pool
-    .request({
-      method: "POST",
-      path: `/v1.0/publish/bulk/${pubsub}/${topic}`,
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(events.map((event, i) => ({ entryId: String(i), event, contentType }))),
-      headersTimeout: CALL_TIMEOUT_MS,
-      bodyTimeout: CALL_TIMEOUT_MS,
-    })
-    .catch(unavailable(topic));
+  const answer = await ask(pool, {
+    method: "POST",
+    path: `/v1.0/publish/bulk/${pubsub}/${topic}`,
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(events.map((event, i) => ({ entryId: String(i), event, contentType }))),
+  }).catch(unavailable(topic));
   const text = await answer.body.text().catch(unavailable(topic));
   if (answer.statusCode >= 300) throw new Unavailable(`publish to ${topic}: ${text.slice(0, 300)}`);
 }
@@ -152,21 +161,20 @@ async function publishNow(
  * errorCode ERR_… in the body (ERR_DIRECT_INVOKE for no connection, open breaker and timeout alike).
  */
 async function invoke(pool: Pool, app: string, call: Call): Promise<Reply> {
-  const timeout = call.timeoutMs ?? INVOKE_TIMEOUT_MS;
   const trace = currentTrace();
   const headers: Record<string, string> = { ...call.headers };
   if (call.body !== undefined) headers["content-type"] = "application/json";
   if (trace !== undefined) headers.traceparent = trace.traceparent;
-  const answer = await pool
-    .request({
-      method: call.method as "GET",
+  const answer = await ask(
+    pool,
+    {
+      method: call.method,
       path: `/v1.0/invoke/${app}/method${call.path}`,
       headers,
-      body: call.body === undefined ? null : JSON.stringify(call.body),
-      headersTimeout: timeout,
-      bodyTimeout: timeout,
-    })
-    .catch(unavailable(app));
+      body: call.body === undefined ? undefined : JSON.stringify(call.body),
+    },
+    call.timeoutMs ?? INVOKE_TIMEOUT_MS,
+  ).catch(unavailable(app));
   const text = await answer.body.text().catch(unavailable(app));
   const body = parse(text);
   if (answer.statusCode >= 500 && daprErrorCode(body) !== undefined) {

@@ -1,4 +1,4 @@
-import { Conflict, type Store, Unavailable } from "#kit/sidecar.js";
+import { Conflict, readOne, type Store, Unavailable } from "#kit/sidecar.js";
 
 /** Ids are given out in blocks that end at multiples of this; a journal token names one such block. */
 export const BLOCK = 32;
@@ -68,7 +68,7 @@ export class Ids {
   }
 
   private async read(): Promise<{ next: number; etag: string | null }> {
-    const entry = (await this.store.get([this.counter])).get(this.counter);
+    const entry = await readOne(this.store, this.counter);
     return { next: (entry?.value as { next: number } | undefined)?.next ?? 1, etag: entry?.etag ?? null };
   }
 

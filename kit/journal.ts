@@ -1,4 +1,4 @@
-import { Conflict, type Entry, type Store } from "#kit/sidecar.js";
+import { Conflict, type Entry, readOne, type Store } from "#kit/sidecar.js";
 
 /** In ms; tests have shorter ones. */
 export const TIMES = {
@@ -97,7 +97,7 @@ export class Journal {
     await this.watching?.catch(() => undefined);
     await this.flight?.catch(() => undefined);
     if (this.active.size > 0) return;
-    const mine = (await this.options.store.get([this.key])).get(this.key);
+    const mine = await this.read();
     if (mine !== undefined) await this.options.store.delete(this.key, mine.etag);
     await this.changeRoster(({ [this.options.replica]: _me, ...others }) => others);
   }
@@ -132,7 +132,7 @@ export class Journal {
 
   /** The replicas on the roster, this one included. */
   async alive(): Promise<Set<string>> {
-    return new Set(Object.keys(rosterOf((await this.options.store.get([ROSTER])).get(ROSTER)?.value).slots));
+    return new Set(Object.keys(rosterOf(await readOne(this.options.store, ROSTER)).slots));
   }
 
   private write(): Promise<void> {
@@ -174,8 +174,8 @@ export class Journal {
     });
   }
 
-  private async read(): Promise<Entry | undefined> {
-    return (await this.options.store.get([this.key])).get(this.key);
+  private read(): Promise<Entry | undefined> {
+    return readOne(this.options.store, this.key);
   }
 
   private async keepBeating(): Promise<void> {
@@ -188,7 +188,7 @@ export class Journal {
   private async watch(): Promise<void> {
     const { store, replica } = this.options;
     try {
-      const roster = rosterOf((await store.get([ROSTER])).get(ROSTER)?.value);
+      const roster = rosterOf(await readOne(store, ROSTER));
       const others = Object.keys(roster.slots).filter((one) => one !== replica);
       const journals =
         others.length === 0 ? new Map() : await store.get(others.map((one) => `journal:${one}`));
@@ -213,7 +213,7 @@ export class Journal {
   private async takeOver(dead: string): Promise<void> {
     const { store, log, recover } = this.options;
     const key = `journal:${dead}`;
-    const entry = (await store.get([key])).get(key);
+    const entry = await readOne(store, key);
     if (entry !== undefined) {
       const { tokens } = entry.value as JournalValue;
       if (tokens.length > 0) {
@@ -230,8 +230,8 @@ export class Journal {
     change: (slots: Record<string, string>) => Record<string, string>,
   ): Promise<Roster> {
     for (;;) {
-      const entry = (await this.options.store.get([ROSTER])).get(ROSTER);
-      const before = rosterOf(entry?.value);
+      const entry = await readOne(this.options.store, ROSTER);
+      const before = rosterOf(entry);
       try {
         await this.options.store.save(ROSTER, { slots: change(before.slots) }, entry?.etag ?? null);
         return before;
@@ -242,6 +242,6 @@ export class Journal {
   }
 }
 
-function rosterOf(value: unknown): Roster {
-  return (value as Roster | undefined) ?? { slots: {} };
+function rosterOf(entry: Entry | undefined): Roster {
+  return (entry?.value as Roster | undefined) ?? { slots: {} };
 }

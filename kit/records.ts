@@ -3,7 +3,7 @@ import { fault } from "#kit/faults.js";
 import { BLOCK, endOfBlock, Ids } from "#kit/ids.js";
 import { Journal, type JournalOptions } from "#kit/journal.js";
 import { currentTrace, type Logger } from "#kit/log.js";
-import { type CloudEvent, Conflict, type Entry, type Sidecar, Unavailable } from "#kit/sidecar.js";
+import { type CloudEvent, Conflict, type Entry, readOne, type Sidecar, Unavailable } from "#kit/sidecar.js";
 
 /** Something that happened in the domain. */
 export interface DomainEvent {
@@ -287,7 +287,7 @@ export class Records {
       return state !== undefined && visible(state) ? [{ id, state }] : [];
     });
     // A chunk without gaps stays as it is; one with gaps may still be filled by another replica's block.
-    const full = rows.length === CHUNK && rows.length > 0;
+    const full = rows.length === CHUNK;
     this.chunks.set(`${aggregate.name}:${start}`, {
       count: rows.length,
       until: full
@@ -485,8 +485,8 @@ export class Records {
     await this.resumes.get(key.slice(0, at))?.(key.slice(at + 1), state);
   }
 
-  private async readKey(key: string): Promise<Entry | undefined> {
-    return (await this.options.sidecar.store.get([key])).get(key);
+  private readKey(key: string): Promise<Entry | undefined> {
+    return readOne(this.options.sidecar.store, key);
   }
 
   private toEvent(entry: OutboxEntry, key: string): CloudEvent {

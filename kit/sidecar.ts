@@ -33,6 +33,11 @@ export interface Store {
   delete(key: string, etag: string): Promise<void>;
 }
 
+/** Reads one key. @throws Unavailable */
+export async function readOne(store: Store, key: string): Promise<Entry | undefined> {
+  return (await store.get([key])).get(key);
+}
+
 /** A CloudEvent 1.0 as it goes over the bus. https://github.com/cloudevents/spec */
 export interface CloudEvent {
   specversion: "1.0";

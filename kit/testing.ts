@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 import { setTimeout as delay, setImmediate as macrotask } from "node:timers/promises";
 import inject from "light-my-request";
-import { catalogue, type EventType, isPublic } from "#kit/events.js";
+import { catalogue, type EventType, isPublic, type OrderInfo } from "#kit/events.js";
 import { createLogger } from "#kit/log.js";
 import type { MemoryApp, MemoryDapr } from "#kit/memory.js";
 import { Problem } from "#kit/problem.js";
@@ -16,6 +16,17 @@ import type { CloudEvent, Reply, Sidecar } from "#kit/sidecar.js";
 export const silent = createLogger("test", "test", "silent");
 
 // --- domains -------------------------------------------------------------------------------------------------------
+
+/** An order to tell events about. */
+export const info: OrderInfo = {
+  orderId: 7,
+  productId: 1,
+  productName: "Outwear-1",
+  qty: 3,
+  customerId: "cust1",
+  customerName: "jang",
+  customerAddr: "seoul",
+};
 
 /** What a decision came to. */
 export interface Decided<S, E> {

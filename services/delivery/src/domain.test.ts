@@ -1,18 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { OrderInfo } from "#kit/events.js";
-import { decides, given } from "#kit/testing.js";
+import { decides, given, info } from "#kit/testing.js";
 import { cancel, complete, DELIVERY, type DeliveryEvent, type DeliveryStatus, start } from "./domain.js";
 
-const info: OrderInfo = {
-  orderId: 7,
-  productId: 1,
-  productName: "Outwear-1",
-  qty: 3,
-  customerId: "cust1",
-  customerName: "jang",
-  customerAddr: "seoul",
-};
 const event = (type: DeliveryStatus): DeliveryEvent => ({
   type,
   data: { ...info, id: 7, deliveryStatus: type },

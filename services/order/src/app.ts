@@ -4,7 +4,7 @@ import { KeyedLock } from "#kit/batch.js";
 import type { OrderInfo } from "#kit/events.js";
 import { notFound, Problem, tryLater } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
-import { Conflict, type Reply, type Sidecar, Unavailable } from "#kit/sidecar.js";
+import { Conflict, type Reply, readOne, type Sidecar, Unavailable } from "#kit/sidecar.js";
 import {
   abort,
   cancel,
@@ -100,7 +100,7 @@ export class Orders {
     } catch (error) {
       if (!(error instanceof Conflict)) throw error;
     }
-    const entry = (await store.get([key])).get(key);
+    const entry = await readOne(store, key);
     const known = entry?.value as Remembered | undefined;
     if (known !== undefined && known.fingerprint !== fingerprint) {
       throw new Problem(
@@ -138,10 +138,9 @@ export class Orders {
       if (requested.state !== undefined && isVisible(requested.state)) return requested.state;
       if (requested.state?.status === "OrderAborted") throw givenUp();
       const reserved = await this.reserve(id, command);
-      const [approvalCode, known] = await Promise.all([
-        this.pay(id, reserved.amount),
-        this.records.read(ORDER, id),
-      ]);
+      // Read for the last write while the payment is under way.
+      const known = this.records.read(ORDER, id);
+      const [approvalCode] = await Promise.all([this.pay(id, reserved.amount), known]);
       const settled: Settlement = {
         productName: command.productName ?? reserved.productName,
         price: reserved.price,
@@ -153,7 +152,7 @@ export class Orders {
         id,
         { command: `place:${id}` },
         (order) => place(order, id, settled),
-        { known: Promise.resolve(known) },
+        { known },
       );
       if (state === undefined) throw new Unavailable(`order ${id} has gone`);
       return state;

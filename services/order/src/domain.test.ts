@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { OrderInfo } from "#kit/events.js";
-import { decides, given } from "#kit/testing.js";
+import { decides, given, info } from "#kit/testing.js";
 import {
   abort,
   cancel,
@@ -15,15 +14,6 @@ import {
   type Settlement,
 } from "./domain.js";
 
-const info: OrderInfo = {
-  orderId: 7,
-  productId: 1,
-  productName: "Outwear-1",
-  qty: 3,
-  customerId: "cust1",
-  customerName: "jang",
-  customerAddr: "seoul",
-};
 const settled: Settlement = { productName: "TV", price: 10_000, amount: 30_000, approvalCode: "12345678" };
 const paid = { ...info, ...settled, id: 7, paymentId: 7 };
 

@@ -1,18 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { OrderInfo } from "#kit/events.js";
-import { given, permutations } from "#kit/testing.js";
+import { given, info, permutations } from "#kit/testing.js";
 import { evolve, isVisible, ORDER_STATUS, type OrderStatus, see, type ViewedEvent } from "./domain.js";
 
-const info: OrderInfo = {
-  orderId: 7,
-  productId: 1,
-  productName: "Outwear-1",
-  qty: 3,
-  customerId: "cust1",
-  customerName: "jang",
-  customerAddr: "seoul",
-};
 const about = { ...info, id: 7 };
 const priced = { ...about, price: 10_000, amount: 30_000 };
 const reason = "changed my mind";
