@@ -7,6 +7,8 @@ import { createServer } from "node:net";
 import { basename, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { readDialects } from "#kit/dialects.js";
+import { readShop, type Shop } from "#kit/shop.js";
 import { guard, unguard } from "./guard.js";
 import { endLeftovers, lock, remember, unlock } from "./lock.js";
 import { type ProcessSpec, Supervised } from "./processes.js";
@@ -19,6 +21,7 @@ import {
   render,
   StartError,
   sidecarArgs,
+  type Topology,
 } from "./topology.js";
 
 export { StartError } from "./topology.js";
@@ -33,7 +36,7 @@ export interface StartOptions {
   shop?: string;
   /** How often each service runs, once if not given. */
   replicas?: Record<string, number>;
-  /** The directory for state, logs and everything else that this run writes. Default: data. */
+  /** The directory for state, logs and everything else that this run writes. Default: data, or data/NAME for a shop that was named. */
   data?: string;
   /** Added to every port. Default: 0. */
   ports?: number;
@@ -87,10 +90,11 @@ const stopPatience = { app: 4000, sidecar: 3500, server: 2000 };
 /** Starts the system and resolves when all of it is ready. If that fails, nothing of it keeps running. */
 export async function startSystem(options: StartOptions = {}): Promise<System> {
   const offset = options.ports ?? 0;
-  const data = resolve(options.data ?? join(root, "data"));
   const backend = options.backend && named("backend", "components", "", options.backend);
   const shop = options.shop && named("shop", "shops", ".yaml", options.shop);
   const topology = readTopology(options.topology ?? join(root, "dapr", "dapr.yaml"), backend);
+  const rules = rulesOf(topology, options, shop);
+  const data = resolve(options.data ?? join(root, "data", rules.isUsual ? "" : (rules.shop?.name ?? "")));
   const list = instances(topology, options.replicas ?? {}, offset);
 
   for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
@@ -100,6 +104,7 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
   try {
     await system.endLeftovers();
     const rendered = render(topology, join(data, "run"), offset);
+    checkBindings(rules.shop, rendered);
     const servers = serversFor(rendered.components, data);
     await checkPorts(servers, list);
     for (const server of servers) {
@@ -326,12 +331,50 @@ async function answers(url: string): Promise<boolean> {
   }
 }
 
+/** The shop that will run, read here so that a mistake in it is told once, and before anything starts. */
+function rulesOf(
+  { apps }: Topology,
+  { env }: StartOptions,
+  named: string | undefined,
+): { shop: Shop | undefined; isUsual: boolean } {
+  const [app] = apps;
+  const usual = app?.env?.SHOP && resolve(app.appDirPath, app.env.SHOP);
+  const path = named || usual;
+  // A topology without shops is none of ours.
+  if (!app || !usual || !path) return { shop: undefined, isUsual: true };
+  try {
+    const shop = readShop(path);
+    readDialects(
+      resolve(app.appDirPath, env?.DIALECTS ?? process.env.DIALECTS ?? "shops/dialects.yaml"),
+      shop.dialect,
+    );
+    return { shop, isUsual: path === usual };
+  } catch (error) {
+    throw new StartError((error as Error).message);
+  }
+}
+
+/** What a shop names as a channel or as its payment gateway must be among the components. */
+function checkBindings(shop: Shop | undefined, { components }: Rendered): void {
+  if (shop === undefined) return;
+  const gateway = shop.payment.gateway === "demo" ? [] : [shop.payment.gateway];
+  const wanted = new Set([...gateway, ...shop.notifications.map(({ channel }) => channel)]);
+  for (const name of wanted)
+    if (!components.some((one) => one.name === name && one.type.startsWith("bindings.")))
+      throw new StartError(
+        `The shop ${shop.name} names the output binding "${name}", and the backend has no such component: ` +
+          `docs/operations.md#channels says how to add ${name}.yaml.`,
+      );
+}
+
 /** Finds what an option names: a file or directory of ours, or any path. */
 function named(option: string, directory: string, suffix: string, value: string): string {
   const ours = join(root, directory, `${value}${suffix}`);
   const path = !value.includes("/") && existsSync(ours) ? ours : resolve(value);
   if (existsSync(path)) return path;
-  const names = readdirSync(join(root, directory)).map((name) => basename(name, suffix || undefined));
+  const names = readdirSync(join(root, directory))
+    .filter((name) => name !== "dialects.yaml") // what the shops speak, and no shop
+    .map((name) => basename(name, suffix || undefined));
   throw new StartError(`no ${option} "${value}"; there are ${names.join(", ")}, or give a path`);
 }
 

@@ -1,6 +1,7 @@
 /**
- * `npm start`, `npm test`, `npm run bench`, `npm run reset`: makes sure that everything they need is there, then runs
- * them. Runs before anything is installed, so it is plain JavaScript and uses nothing but Node's own modules.
+ * `npm start`, `npm test`, `npm run scenario`, `npm run bench`, `npm run reset`: makes sure that everything they need is
+ * there, then runs them. Runs before anything is installed, so it is plain JavaScript and uses nothing but Node's own
+ * modules.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -408,6 +409,7 @@ async function test(filters, env) {
 const commands = {
   start: (args, env) => program("dapr/start.js", args, env),
   bench: (args, env) => program("bench/bench.js", args, env),
+  scenario: (args, env) => program("tests/play.js", args, env),
   test,
 };
 
@@ -415,6 +417,14 @@ async function main([command, ...args]) {
   if (command === "reset") {
     await prepareCode();
     return program("dapr/reset.js", args);
+  }
+  // What only lists the scenarios, or says that there is none of that name, needs no sidecar.
+  const names = args.filter((arg) => /^[a-z]/i.test(arg));
+  const known =
+    names.length > 0 && names.every((name) => existsSync(join(root, "scenarios", `${name}.yaml`)));
+  if (command === "scenario" && !known) {
+    await prepareCode();
+    return commands.scenario(args, {});
   }
   if (!commands[command])
     throw new SetupError(`usage: node dapr/setup.mjs ${Object.keys(commands).join("|")}|reset`);

@@ -10,7 +10,7 @@ const usage = `Usage: npm start -- [options]
   --backend NAME|DIR     where state and messages live: a folder under components/ (embedded)
   --shop NAME|FILE       how the business runs: a file under shops/ (fashion)
   --replicas APP=N,...   run more than one of a service, as in order=3,delivery=2
-  --data DIR             where state and logs are kept (data)
+  --data DIR             where state and logs are kept (data; data/NAME for a shop that is named)
   --ports N              add N, as in 10000 or 20000, to every port, to run beside another system
   --drills               let faults be triggered by requests, for drills
   --help                 show this`;

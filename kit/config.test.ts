@@ -12,6 +12,7 @@ describe("the environment of a service", () => {
       daprPort: 3500,
       slot: hostname(),
       shop: "shops/fashion.yaml",
+      dialects: "shops/dialects.yaml",
       logLevel: "info",
       drills: false,
     });
@@ -20,11 +21,11 @@ describe("the environment of a service", () => {
   it("is read as the sidecar and the runner set it", () => {
     const env = {
       ...{ APP_ID: "order2", APP_PORT: "1", APP_HOST: "0.0.0.0", DAPR_HTTP_PORT: "2", REPLICA: "order-1" },
-      ...{ SHOP: "shops/x.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
+      ...{ SHOP: "shops/x.yaml", DIALECTS: "/etc/words.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
     };
     assert.deepEqual(readConfig("order", env), {
       ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
-      ...{ shop: "shops/x.yaml", logLevel: "debug", drills: true },
+      ...{ shop: "shops/x.yaml", dialects: "/etc/words.yaml", logLevel: "debug", drills: true },
     });
   });
 

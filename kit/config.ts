@@ -13,6 +13,8 @@ const schema = z.object({
   REPLICA: z.string().default(hostname()),
   /** path of the shop's YAML file */
   SHOP: z.string().default("shops/fashion.yaml"),
+  /** path of the table of dialects */
+  DIALECTS: z.string().default("shops/dialects.yaml"),
   LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal"]).default("info"),
   /** "1" opens the drills: switches that make parts fail on purpose */
   DRILLS: z.enum(["0", "1"]).default("0"),
@@ -27,6 +29,7 @@ export interface Config {
   daprPort: number;
   slot: string;
   shop: string;
+  dialects: string;
   logLevel: z.infer<typeof schema>["LOG_LEVEL"];
   drills: boolean;
 }
@@ -48,6 +51,7 @@ export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): C
     daprPort: got.DAPR_HTTP_PORT,
     slot: got.REPLICA,
     shop: got.SHOP,
+    dialects: got.DIALECTS,
     logLevel: got.LOG_LEVEL,
     drills: got.DRILLS === "1",
   };

@@ -26,6 +26,9 @@ const CALL_TIMEOUT_MS = 2_500;
 /** Longest wait for another service, in ms, unless the caller says otherwise; its sidecar may try several times. */
 const INVOKE_TIMEOUT_MS = 5_000;
 
+/** Longest wait for the outside, in ms: a mail server or a payment gateway takes its time. */
+const BIND_TIMEOUT_MS = 10_000;
+
 export interface DaprOptions {
   /** port of the sidecar's HTTP API on the loopback interface */
   port: number;
@@ -66,6 +69,7 @@ export function daprSidecar(options: DaprOptions): Sidecar {
     store,
     publish: (topic, events) => publisher(topic).add(events),
     invoke: (app, call) => invoke(pool, app, call),
+    bind: (binding, data, metadata = {}) => bind(pool, binding, data, metadata),
     async ready() {
       const health = await ask(pool, { method: "GET", path: "/v1.0/healthz/outbound", headers: {} }).catch(
         unavailable("sidecar"),
@@ -181,6 +185,31 @@ async function invoke(pool: Pool, app: string, call: Call): Promise<Reply> {
     throw new Unavailable(`${app} cannot be reached: ${text.slice(0, 300)}`);
   }
   return { status: answer.statusCode, headers: flatten(answer.headers), body };
+}
+
+/**
+ * Uses an output binding. The operation is `create`, which every kind of output binding understands as "take this"
+ * (for bindings.http it is a POST).
+ */
+async function bind(
+  pool: Pool,
+  binding: string,
+  data: unknown,
+  metadata: Record<string, string>,
+): Promise<unknown> {
+  const answer = await ask(
+    pool,
+    {
+      method: "POST",
+      path: `/v1.0/bindings/${encodeURIComponent(binding)}`,
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ operation: "create", data, metadata }),
+    },
+    BIND_TIMEOUT_MS,
+  ).catch(unavailable(binding));
+  const text = await answer.body.text().catch(unavailable(binding));
+  if (answer.statusCode >= 300) throw new Unavailable(`${binding}: ${text.slice(0, 300)}`);
+  return parse(text);
 }
 
 /** The errorCode of an answer that came from a sidecar and not from the service behind it, if it is one. */

@@ -2,6 +2,7 @@ import { bodyParser } from "@koa/bodyparser";
 import Router, { type RouterMiddleware } from "@koa/router";
 import Koa from "koa";
 import { z } from "zod";
+import type { Way } from "#kit/dialects.js";
 import { inTrace, type Logger } from "#kit/log.js";
 import {
   bodyTooLarge,
@@ -50,14 +51,9 @@ const HAL = "application/hal+json";
 /** Largest body that is read. */
 export const BODY_LIMIT = 1024 * 1024;
 
-/** 200 with one resource; `self` is its path. */
-export function ok(self: string, body: object, links: Record<string, string> = {}): Answer {
-  return { status: 200, body: resource(self, body, links) };
-}
-
 /** 201 with one resource and its Location. */
-export function created(self: string, body: object, links: Record<string, string> = {}): Answer {
-  return { status: 201, body: resource(self, body, links), headers: { location: self } };
+export function created(self: string, resource: object): Answer {
+  return { status: 201, body: resource, headers: { location: self } };
 }
 
 /** A HAL resource. https://datatracker.ietf.org/doc/html/draft-kelly-json-hal */
@@ -70,26 +66,26 @@ export function resource(
   return { ...body, _links: Object.fromEntries(named) };
 }
 
+/** Where the items of a collection come from. */
+export interface Source<S> {
+  page(request: { page: number; size: number }): Promise<Page<S>>;
+  load(id: number): Promise<S | undefined>;
+  /** an item in our own words; the dialects say the rest */
+  represent(id: number, state: S): object;
+  links?(id: number): Record<string, string>;
+}
+
 /**
- * The routes that every collection has: the list (paged as Spring Data pages), one item, its profile, and the search
- * by orderId that S0-H6 links to.
- * @param name plural, also the path: "orders"
- * @param one singular, the relation under which an item links to itself: "order"
+ * The routes that every collection has, under each of its names: the list (paged as Spring Data pages), one item, its
+ * profile, and the search by orderId that S0-H6 links to.
  */
-export function collection<S>(
-  name: string,
-  one: string,
-  source: {
-    page(request: { page: number; size: number }): Promise<Page<S>>;
-    load(id: number): Promise<S | undefined>;
-    represent(id: number, state: S): object;
-    links?(id: number): Record<string, string>;
-  },
-): Route[] {
-  const item = (id: number, state: S) => {
-    const self = `/${name}/${id}`;
-    return resource(self, source.represent(id, state), { [one]: self, ...source.links?.(id) });
-  };
+export function collection<S>(ways: readonly Way[], source: Source<S>): Route[] {
+  return ways.flatMap((way) => collectionAt(way, source));
+}
+
+function collectionAt<S>(way: Way, source: Source<S>): Route[] {
+  const { name, one } = way;
+  const item = (id: number, state: S) => itemOf(way, id, source.represent(id, state), source.links?.(id));
   const find = async (id: string | undefined) => {
     const number = idOf(id, one);
     const state = await source.load(number);
@@ -100,7 +96,7 @@ export function collection<S>(
     get(`/${name}`, async ({ query }) => {
       const asked = check(paging, query);
       const page = await source.page(asked);
-      return { status: 200, body: listing(name, page, (row) => item(row.id, row.state)) };
+      return { status: 200, body: listing(name, page, (row) => item(row.id, row.state), {}, linksOf(name)) };
     }),
     get(`/${name}/search`, async () => ({
       status: 200,
@@ -121,10 +117,58 @@ export function collection<S>(
   ];
 }
 
-function listing<S>(name: string, page: Page<S>, item: (row: { id: number; state: S }) => object): object {
+/** An item under one of its collection's names: in that name's words, linked to itself. */
+export function itemOf(
+  way: Way,
+  id: number | string,
+  item: object,
+  links: Record<string, string> = {},
+): Record<string, unknown> {
+  const self = `/${way.name}/${id}`;
+  return resource(self, way.say(item), { [way.one]: self, ...links });
+}
+
+/**
+ * PUT routes for the commands on an item, under each name of its collection and of the command. The answer is the item.
+ * @param commands by our name; each answers the new state
+ */
+export function commands<S>(
+  ways: readonly Way[],
+  source: Pick<Source<S>, "represent" | "links">,
+  commands: Record<string, (id: number, request: Request) => Promise<S>>,
+): Route[] {
+  return ways.flatMap((way) =>
+    Object.entries(commands).flatMap(([command, run]) =>
+      way.namesOf(command).map((name) =>
+        put(`/${way.name}/:id/${name}`, async (request) => {
+          const id = idOf(request.params.id, way.one);
+          const state = await run(id, request);
+          return { status: 200, body: itemOf(way, id, source.represent(id, state), source.links?.(id)) };
+        }),
+      ),
+    ),
+  );
+}
+
+/** What a list links to besides its pages. */
+export const linksOf = (name: string) => ({
+  profile: { href: `/profile/${name}` },
+  search: { href: `/${name}/search` },
+});
+
+/** One page of a collection in HAL, with Spring Data's links and counts. */
+export function listing<S>(
+  name: string,
+  page: Page<S>,
+  item: (row: { id: number; state: S }) => object,
+  query: Record<string, string> = {},
+  links: Record<string, { href: string }> = {},
+): object {
   const { size, number, totalElements } = page;
   const totalPages = Math.ceil(totalElements / size);
-  const at = (n: number) => ({ href: `/${name}?page=${n}&size=${size}` });
+  const at = (n: number) => ({
+    href: `/${name}?${new URLSearchParams({ ...query, page: String(n), size: String(size) })}`,
+  });
   return {
     _embedded: { [name]: page.items.map(item) },
     _links: {
@@ -133,8 +177,7 @@ function listing<S>(name: string, page: Page<S>, item: (row: { id: number; state
       ...(number > 0 ? { prev: at(number - 1) } : {}),
       ...(number + 1 < totalPages ? { next: at(number + 1) } : {}),
       last: at(Math.max(0, totalPages - 1)),
-      profile: { href: `/profile/${name}` },
-      search: { href: `/${name}/search` },
+      ...links,
     },
     page: { size, totalElements, totalPages, number },
   };
@@ -152,7 +195,8 @@ export const whole = (min: number, max: number) => {
   return z.preprocess(number, integer.min(min, `must be at least ${min}`).max(max, `must be at most ${max}`));
 };
 
-const paging = z.object({
+/** The page that a list's query asks for. */
+export const paging = z.object({
   page: whole(0, 1_000_000).default(0),
   size: whole(1, 1_000).default(20),
 });
@@ -165,6 +209,34 @@ export const optionalText = (max = 200) =>
       z.string().trim().max(max).nullish(),
     )
     .transform((text) => text || null);
+
+/** A phone number, without the spaces and dashes that people put in. */
+export const phone = z.preprocess(
+  (value) => (typeof value === "number" ? String(value) : value),
+  z
+    .string({ error: "must be a phone number" })
+    .transform((text) => text.replace(/[\s().-]/g, ""))
+    .pipe(z.string().regex(/^\+?\d{3,20}$/, "must be a phone number")),
+);
+
+/** Something that may be left out, or empty; null when it is. */
+export const optional = <T extends z.ZodType>(schema: T) =>
+  z
+    .preprocess((value) => (value === "" ? null : value), schema.nullish())
+    .transform((value) => value ?? null);
+
+/** A time as ISO 8601, from anything that names one: ISO text, a date, or milliseconds since 1970. */
+export const date = z
+  .union([z.string(), z.number()], { error: "must be a date" })
+  .transform((value, { issues }) => {
+    const text = String(value).trim();
+    // Digits are milliseconds only if there are as many as those have had for decades: 20220408 is something else.
+    const time = /^\d+$/.test(text) ? (text.length < 12 ? Number.NaN : Number(text)) : text;
+    const found = new Date(time);
+    if (!Number.isNaN(found.getTime())) return found.toISOString();
+    issues.push({ code: "custom", message: "must be a date", input: value });
+    return z.NEVER;
+  });
 
 /** Checks what a caller sent. @throws Problem 422 that names every field that is wrong */
 export function check<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {

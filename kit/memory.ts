@@ -18,6 +18,13 @@ export interface MemoryApp {
   deliver(event: CloudEvent): Promise<Verdict>;
 }
 
+/** Something that an output binding has taken. */
+export interface Bound {
+  binding: string;
+  data: unknown;
+  metadata: Record<string, string>;
+}
+
 /**
  * The in-memory twin of a Dapr installation: stores, a broker with one consumer group per app, and calls between
  * apps. It delivers at least once, each message to one replica of each app, again after RETRY, and keeps what comes
@@ -28,7 +35,11 @@ export class MemoryDapr {
   readonly stores = new Map<string, Map<string, Entry>>();
   /** dead letters by app */
   readonly deadLetters = new Map<string, CloudEvent[]>();
-  /** topics that refuse to take messages, stores and apps that are down */
+  /** what each output binding answers; a binding that is not here takes everything */
+  readonly bindings = new Map<string, (taken: Bound) => unknown>();
+  /** what output bindings have taken, in order */
+  readonly bound: Bound[] = [];
+  /** topics that refuse to take messages, stores, apps and bindings that are down */
   readonly down = new Set<string>();
   private readonly apps = new Map<string, MemoryApp[]>();
   private readonly groups = new Map<
@@ -69,6 +80,18 @@ export class MemoryDapr {
         const target = replicas[Math.floor(Math.random() * replicas.length)];
         if (target === undefined || this.down.has(app)) throw new Unavailable(`${app} cannot be reached`);
         return target.call(call);
+      },
+      bind: async (binding, data, metadata = {}) => {
+        if (this.down.has(binding)) throw new Unavailable(`${binding} is down`);
+        const taken: Bound = { binding, data: JSON.parse(JSON.stringify(data)), metadata };
+        let answer: unknown;
+        try {
+          answer = await this.bindings.get(binding)?.(taken);
+        } catch (error) {
+          throw new Unavailable(`${binding}: ${(error as Error).message}`);
+        }
+        this.bound.push(taken);
+        return answer;
       },
       ready: async () => {
         if (this.down.has(store)) throw new Unavailable(`${store} is down`);

@@ -17,6 +17,27 @@ export class Problem extends Error {
     super(detail);
   }
 
+  /** A problem that another service answered, to pass it on. */
+  static from(status: number, body: unknown): Problem {
+    const {
+      type,
+      title,
+      detail,
+      status: _status,
+      instance: _instance,
+      ...extra
+    } = (typeof body === "object" && body !== null ? body : {}) as Record<string, unknown>;
+    // Whoever answers without a problem of ours says nothing that could be passed on.
+    const code = typeof type === "string" ? (type.split(":").at(-1) ?? "refused") : "refused";
+    return new Problem(
+      status,
+      code,
+      typeof title === "string" ? title : "Refused",
+      typeof detail === "string" ? detail : `Another service answered ${status}.`,
+      extra,
+    );
+  }
+
   toJSON(): Record<string, unknown> {
     return {
       type: `urn:jangteo:problem:${this.code}`,

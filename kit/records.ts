@@ -58,13 +58,22 @@ export interface Hint {
   known?: Promise<Entry | undefined>;
 }
 
+/** What follows from a command outside the store, once it is committed and published. */
+export interface FollowUp<S> {
+  /**
+   * Repeated until it succeeds. The journal names the record meanwhile: should this process end first, whoever takes
+   * the journal over resumes the record.
+   */
+  then?: (state: S | undefined) => Promise<void>;
+}
+
 /** One call of {@link Records.handle} on its way. */
 interface Change<S, E extends DomainEvent> {
   aggregate: Aggregate<S, E>;
   key: string;
   cause: string;
   decide: Decide<S, E>;
-  hint: Hint;
+  hint: Hint & FollowUp<S>;
 }
 
 /** One page of a listing, newest first or oldest first, with Spring Data's counts. */
@@ -88,6 +97,8 @@ const SEEN = 24;
 /** Outbox entries of others (or forgotten by ourselves) older than this are published again, then dropped, in ms. */
 const STALE_MS = 60_000;
 const PUBLISHED_REMEMBERED = 50_000;
+/** How often the log is told that something fails and is tried again, in ms. */
+const WARN_MS = 10_000;
 const TRIES = 30;
 const CHUNK = 4 * BLOCK;
 const CHUNK_TRUST_MS = 10_000;
@@ -120,6 +131,7 @@ export class Records {
   private readonly resumes = new Map<string, Resume>();
   private readonly chunks = new Map<string, { count: number; until: number }>();
   private readonly behind = new Set<Promise<void>>();
+  private readonly warned = new Map<string, number>();
   private stopping = false;
 
   constructor(private readonly options: RecordsOptions) {
@@ -201,7 +213,7 @@ export class Records {
     id: string | number,
     cause: Cause,
     decide: Decide<S, E>,
-    hint: Hint = {},
+    hint: Hint & FollowUp<S> = {},
   ): Promise<Outcome<S, E>> {
     const key = keyOf(aggregate.name, id);
     return this.locks.run(key, () =>
@@ -308,6 +320,8 @@ export class Records {
       const { outcome, toPublish } = await this.commit(change, await reading, () => this.journal.fresh());
       this.inBackground(async () => {
         await this.untilPublished(toPublish);
+        const { then } = change.hint;
+        if (then !== undefined) await this.untilDone("what follows", () => then(outcome.state));
         this.journal.end(token);
       });
       return outcome;
@@ -426,16 +440,23 @@ export class Records {
         await task();
         return;
       } catch (error) {
-        if (tries === 0) this.options.log.warn({ err: error }, `${what} failed; trying until it succeeds`);
+        if (tries === 0) this.warn(what, error);
         await new Promise((resolve) => setTimeout(resolve, Math.min(50 * 2 ** tries, 1_000)).unref());
       }
     }
     throw new Unavailable(`${what} was interrupted by the stop; the journal says where to go on`);
   }
 
+  /** Once in a while: what fails for one record most often fails for thousands. */
+  private warn(what: string, error: unknown): void {
+    if ((this.warned.get(what) ?? Number.NEGATIVE_INFINITY) > performance.now() - WARN_MS) return;
+    this.warned.set(what, performance.now());
+    this.options.log.warn({ err: error }, `${what} failed; trying until it succeeds`);
+  }
+
   private recoverLater(key: string, token: string): void {
     this.inBackground(async () => {
-      await this.untilDone(`recovering ${key}`, () => this.recoverOne(key, this.options.replica));
+      await this.untilDone("recovering", () => this.recoverOne(key, this.options.replica));
       this.journal.end(token);
     });
   }
@@ -513,8 +534,10 @@ function keyOf(name: string, id: string | number): string {
 /** The journal token of a key: for a numbered record its whole block, so that 32 new orders share one journal write. */
 function tokenOf(key: string): string {
   const at = key.indexOf(":");
-  const id = Number(key.slice(at + 1));
-  return Number.isSafeInteger(id) && id > 0 ? `${key.slice(0, at)}#${endOfBlock(id)}` : key;
+  const text = key.slice(at + 1);
+  // 01012341234 is no number of a record: its block would not name it.
+  const id = /^[1-9]\d*$/.test(text) ? Number(text) : Number.NaN;
+  return Number.isSafeInteger(id) ? `${key.slice(0, at)}#${endOfBlock(id)}` : key;
 }
 
 function keysOf(token: string): string[] {

@@ -5,6 +5,7 @@ import type Koa from "koa";
 import { container, type DependencyContainer } from "tsyringe";
 import { type Config, readConfig } from "#kit/config.js";
 import { daprSidecar } from "#kit/dapr.js";
+import { type Dialects, readDialects } from "#kit/dialects.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
@@ -19,7 +20,9 @@ const PUBSUB = "events";
 /** What the composition root of a service can ask for. */
 export const CONFIG = Symbol("Config");
 export const SHOP = Symbol("Shop");
+export const DIALECTS = Symbol("Dialects");
 export const LOG = Symbol("Log");
+export const NOW = Symbol("Now");
 export const SIDECAR = Symbol("Sidecar");
 export const RECORDS = Symbol("Records");
 
@@ -30,7 +33,7 @@ export interface Parts {
   /** runs once the sidecar and the store answer, before the service reports itself ready */
   onStart?(): Promise<void>;
   /** Koa middleware that comes before the routes (the gateway's proxy) */
-  before?: Koa.Middleware;
+  before?: Koa.Middleware[];
 }
 
 export interface ServiceDefinition {
@@ -56,12 +59,22 @@ export interface Composed {
 /** Puts a service together from its definition and what it stands on: the same for the real sidecar and the twin. */
 export function compose(
   definition: ServiceDefinition,
-  on: { config: Config; shop: Shop; log: Logger; sidecar: Sidecar; replica: string; now?: () => Date },
+  on: {
+    config: Config;
+    shop: Shop;
+    dialects: Dialects;
+    log: Logger;
+    sidecar: Sidecar;
+    replica: string;
+    now?: () => Date;
+  },
 ): Composed {
-  const { config, shop, log, sidecar, replica } = on;
+  const { config, shop, dialects, log, sidecar, replica, now = () => new Date() } = on;
   const c = container.createChildContainer();
   c.register(CONFIG, { useValue: config });
   c.register(SHOP, { useValue: shop });
+  c.register(DIALECTS, { useValue: dialects });
+  c.register(NOW, { useValue: now });
   c.register(LOG, { useValue: log });
   c.register(SIDECAR, { useValue: sidecar });
   const records =
@@ -74,7 +87,7 @@ export function compose(
           sidecar,
           isPublic,
           log,
-          now: on.now ?? (() => new Date()),
+          now,
         });
   if (records !== undefined) c.register(RECORDS, { useValue: records });
   const parts = definition.compose(c);
@@ -91,7 +104,7 @@ export function compose(
     ],
     log,
   );
-  if (parts.before !== undefined) koa.middleware.splice(1, 0, parts.before);
+  koa.middleware.splice(1, 0, ...(parts.before ?? []));
   return {
     koa,
     subscriptions,
@@ -126,6 +139,7 @@ export async function main(definition: ServiceDefinition, moduleUrl: string): Pr
 async function serve(definition: ServiceDefinition): Promise<void> {
   const config = readConfig(definition.app);
   const shop = readShop(config.shop);
+  const dialects = readDialects(config.dialects, shop.dialect);
   const replica = `${config.slot}-${crypto.randomUUID().slice(0, 8)}`;
   const log = createLogger(definition.app, replica, config.logLevel);
   const sidecar = daprSidecar({
@@ -133,7 +147,7 @@ async function serve(definition: ServiceDefinition): Promise<void> {
     pubsub: PUBSUB,
     ...(definition.store ? { store: definition.store } : {}),
   });
-  const composed = compose(definition, { config, shop, log, sidecar, replica });
+  const composed = compose(definition, { config, shop, dialects, log, sidecar, replica });
 
   const server = createServer(composed.koa.callback());
   // The sidecar keeps its connections for 90 s; whoever closes first must be the client.

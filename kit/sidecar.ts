@@ -77,6 +77,13 @@ export interface Sidecar {
   publish(topic: string, events: CloudEvent[]): Promise<void>;
   /** Calls another service by its app-id. @throws Unavailable when there is no answer from it */
   invoke(app: string, call: Call): Promise<Reply>;
+  /**
+   * Hands something to the outside through an output binding; answers what the outside said.
+   * @param binding name of the component
+   * @param metadata what this kind of binding wants to know besides the data; others ignore it
+   * @throws Unavailable when it was not taken, or perhaps not
+   */
+  bind(binding: string, data: unknown, metadata?: Record<string, string>): Promise<unknown>;
   /** Resolves when the sidecar and the store behind it answer. @throws Unavailable */
   ready(): Promise<void>;
   close(): Promise<void>;

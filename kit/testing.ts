@@ -1,17 +1,23 @@
 /** What tests share. Nothing else imports it. */
 import "reflect-metadata";
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { it } from "node:test";
 import { setTimeout as delay, setImmediate as macrotask } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import inject from "light-my-request";
+import { readDialects } from "#kit/dialects.js";
 import { catalogue, type EventType, isPublic, type OrderInfo } from "#kit/events.js";
 import { createLogger } from "#kit/log.js";
 import type { MemoryApp, MemoryDapr } from "#kit/memory.js";
 import { Problem } from "#kit/problem.js";
 import type { Aggregate, DomainEvent } from "#kit/records.js";
 import { type Composed, compose, type ServiceDefinition } from "#kit/service.js";
-import type { Shop } from "#kit/shop.js";
+import { parseShop, type Shop } from "#kit/shop.js";
 import type { CloudEvent, Reply, Sidecar } from "#kit/sidecar.js";
+
+/** The repository's root, seen from dist/kit/. */
+const root = fileURLToPath(new URL("../../", import.meta.url));
 
 export const silent = createLogger("test", "test", "silent");
 
@@ -26,6 +32,11 @@ export const info: OrderInfo = {
   customerId: "cust1",
   customerName: "jang",
   customerAddr: "seoul",
+  phoneNumber: "01012341234",
+  storeId: null,
+  note: null,
+  method: "card",
+  orderDate: "2026-11-21T00:00:00.000Z",
 };
 
 /** What a decision came to. */
@@ -145,28 +156,32 @@ export interface Host {
   stop(): Promise<void>;
 }
 
-export const SHOP: Shop = {
-  name: "test",
-  title: { en: "Test", ko: "시험" },
-  store: { accept: "automatic", confirmCancel: "automatic" },
-  catalogue: [
-    {
-      id: 1,
-      name: "TV",
-      price: 10_000,
-      stock: 100,
-      imageUrl: "",
-      options: [{ name: "60", description: "inch" }],
-    },
-    { id: 2, name: "MASK", price: 20_000, stock: 5, imageUrl: "/mask.jpg", options: [] },
-    { id: 3, name: "GIFT", price: 0, stock: 1, imageUrl: "", options: [] },
-  ],
-};
+export const SHOP: Shop = parseShop(
+  `
+name: test
+title: { en: Test, ko: 시험 }
+catalogue:
+  - { id: 1, name: TV, price: 10000, stock: 100, options: [{ name: "60", description: inch }] }
+  - { id: 2, name: MASK, price: 20000, stock: 5, imageUrl: /mask.jpg }
+  - { id: 3, name: GIFT, price: 0, stock: 1 }
+`,
+  "test.yaml",
+);
 
-/** Shops in which the owner has a word. */
-export const ownerShop = (store: Partial<Shop["store"]>): Shop => ({
+/** The test shop with other rules. */
+export const shopWith = (
+  rules: {
+    [Rule in keyof Shop]?: Shop[Rule] extends string | unknown[] ? Shop[Rule] : Partial<Shop[Rule]>;
+  },
+): Shop => ({
   ...SHOP,
-  store: { ...SHOP.store, ...store },
+  ...Object.fromEntries(
+    Object.entries(rules).map(([rule, value]) => {
+      const usual = SHOP[rule as keyof Shop];
+      const nested = typeof value === "object" && !Array.isArray(value);
+      return [rule, nested ? { ...(usual as object), ...value } : value];
+    }),
+  ),
 });
 
 let replicas = 0;
@@ -187,10 +202,12 @@ export async function hostInMemory(
       daprPort,
       slot,
       shop: "",
+      dialects: "",
       logLevel: "fatal",
       drills,
     },
     shop,
+    dialects: readDialects(join(root, "shops", "dialects.yaml"), shop.dialect),
     log: silent,
     sidecar: through?.(sidecar) ?? sidecar,
     replica: `${slot}-${++replicas}`,

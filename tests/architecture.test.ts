@@ -4,7 +4,9 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, normalize } from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { catalogue } from "#kit/events.js";
+import { readDialects } from "#kit/dialects.js";
+import { catalogue, type Subscription } from "#kit/events.js";
+import { readShop, type Shop } from "#kit/shop.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const read = (path: string) => readFileSync(join(root, path), "utf8");
@@ -20,6 +22,10 @@ const ofService = (service: string) =>
 const code = [...kit, ...services.flatMap(ofService)];
 /** kit/testing.ts helps tests and runs nowhere else. */
 const production = code.filter((path) => !isTest(path) && path !== "kit/testing.ts");
+
+const shops = list("shops")
+  .filter((name) => name !== "dialects.yaml")
+  .map((name) => readShop(join(root, "shops", name)));
 
 /** What a file imports; `typeOnly` where nothing of it is left at run time. */
 function imports(path: string): { from: string; typeOnly: boolean }[] {
@@ -59,12 +65,14 @@ describe("the code", () => {
       "delivery",
       "gateway",
       "inventory",
+      "loyalty",
+      "notification",
       "order",
       "orderview",
       "payment",
       "store",
     ]);
-    assert.ok(production.length > 45 && production.includes("kit/dapr.ts"), `${production.length} files`);
+    assert.ok(production.length > 60 && production.includes("kit/dapr.ts"), `${production.length} files`);
     const known = imports("services/inventory/src/app.ts");
     assert.ok(known.some(({ from, typeOnly }) => from === "./domain.js" && !typeOnly));
     assert.ok(known.some(({ from, typeOnly }) => from === "#kit/shop.js" && typeOnly));
@@ -93,6 +101,37 @@ describe("the code", () => {
     assert.deepEqual(importers(/redis|mysql|mongo|sqlite|^pg$/), []);
   });
 
+  it("names no shop, no dialect and no dialect's path: that is YAML's business too", () => {
+    const shops = list("shops").map((file) => basename(file, ".yaml"));
+    const dialects = readDialects(join(root, "shops", "dialects.yaml"), "fashion");
+    const looks = dialects.looks().map(([path]) => path);
+    assert.ok(shops.length > 5 && looks.length > 5);
+    const name = new RegExp(`["'\`/](${[...shops, ...looks].join("|")})(["'\`/]|\\.yaml)`);
+    // A start without settings needs some shop, and a shop without a dialect some words.
+    const defaults = new Map([
+      ["kit/config.ts", ['"shops/fashion.yaml"', '"shops/dialects.yaml"']],
+      ["kit/shop.ts", ['dialect: z.string().default("fashion")']],
+    ]);
+    const rest = (path: string) =>
+      (defaults.get(path) ?? []).reduce((text, known) => {
+        assert.equal(text.split(known).length, 2, `${path} has ${known}, once`);
+        return text.replace(known, "");
+      }, withoutComments(path));
+    const naming = production.flatMap((path) => {
+      const [found] = name.exec(rest(path)) ?? [];
+      return found === undefined ? [] : [`${path}: ${found}`];
+    });
+    assert.deepEqual(naming, []);
+  });
+
+  it("follows a shop's rules, and never asks which shop it is", () => {
+    // kit/service.ts logs the one and looks the other up.
+    const asks = /\b(shop|Shop>?\(\w*\))\.(name|dialect)\b|\bdialect\s*[!=]==|[!=]==\s*[\w.]*\bdialect\b/;
+    const asking = production.filter((path) => path !== "kit/service.ts" && asks.test(withoutComments(path)));
+    assert.deepEqual(asking, []);
+    assert.doesNotMatch(withoutComments("kit/service.ts"), /shop\.(name|dialect)\s*[!=?]|switch \(shop/);
+  });
+
   it("uses what helps tests only in tests", () => {
     assert.deepEqual(importers(/testing\.js$|light-my-request|node:test|node:assert/), []);
   });
@@ -107,6 +146,12 @@ describe("the code", () => {
   });
 });
 
+/** Files of one service only: its ports to the outside. */
+const MORE: Record<string, readonly string[]> = {
+  notification: ["channel.ts"], // one place per channel for what waits to be sent
+  payment: ["pg.ts"], // the gateway that takes the money
+};
+
 for (const service of services)
   describe(`services/${service}`, () => {
     const files = ofService(service);
@@ -117,8 +162,7 @@ for (const service of services)
       const wanted = isGateway
         ? ["http.ts", "main.ts", "service.test.ts"]
         : ["app.ts", "domain.test.ts", "domain.ts", "events.ts", "http.ts", "main.ts", "service.test.ts"];
-      // The one more: payment's port to the gateway that takes the money.
-      const more = service === "payment" ? ["pg.ts"] : [];
+      const more = MORE[service] ?? [];
       assert.deepEqual(has, [...wanted, ...more].sort());
       assert.deepEqual(list(`services/${service}`), ["README.md", "src"]);
       for (const path of files) assert.ok(statSync(join(root, path)).isFile(), path);
@@ -184,17 +228,24 @@ describe("the catalogue of events", () => {
       assert.equal(makers(event).length, 1, `made by ${makers(event).join(" and ") || "nobody"}`);
     });
 
-  it("holds all that anyone listens to", () => {
-    for (const service of services.filter((name) => name !== "gateway")) {
-      const topics = [...read(`services/${service}/src/events.ts`).matchAll(/\bon\("(\w+)"/g)].map(
-        ([, topic]) => topic,
+  for (const service of services.filter((name) => name !== "gateway"))
+    it(`holds all that ${service} listens to, and it listens to nothing twice, whatever the shop`, async () => {
+      const { subscriptions } = (await import(`../services/${service}/src/events.js`)) as {
+        subscriptions(app: object, shop: Shop): Subscription[];
+      };
+      const ofShops = shops.map((shop) => subscriptions({}, shop).map(({ topic }) => topic));
+      assert.ok(
+        ofShops.some((topics) => topics.length > 0),
+        "some shop has something for it to do",
       );
-      assert.ok(topics.length > 0, service);
-      assert.equal(new Set(topics).size, topics.length, `${service} listens to something twice`);
-      for (const topic of topics)
-        assert.ok(Object.hasOwn(catalogue, topic ?? ""), `${service} listens to ${topic}`);
-    }
-  });
+      for (const topics of ofShops) {
+        assert.deepEqual(topics, [...new Set(topics)]);
+        for (const topic of topics) assert.ok(Object.hasOwn(catalogue, topic), topic);
+      }
+      if (service !== "notification") return;
+      for (const [i, { notifications }] of shops.entries())
+        assert.deepEqual(new Set(ofShops[i]), new Set(notifications.map(({ on }) => on)));
+    });
 });
 
 describe("each components/ folder", () => {
@@ -206,11 +257,13 @@ describe("each components/ folder", () => {
     });
 
   for (const folder of list("components"))
-    it(`${folder} has the components that the services name`, () => {
+    it(`${folder} has the components that the services and the shops name`, () => {
       const stores = services.flatMap((service) => {
         const [, store] = /\bstore: "(\w+)"/.exec(read(`services/${service}/src/main.ts`)) ?? [];
         return store === undefined ? [] : [store];
       });
-      assert.deepEqual(names(folder), ["events", ...stores].sort());
+      const channels = shops.flatMap(({ notifications }) => notifications.map(({ channel }) => channel));
+      const gateways = shops.map(({ payment }) => payment.gateway).filter((name) => name !== "demo");
+      assert.deepEqual(names(folder), [...new Set(["events", ...stores, ...channels, ...gateways])].sort());
     });
 });

@@ -2,9 +2,9 @@
 import "reflect-metadata";
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, request, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -22,12 +22,13 @@ import {
   sidecarArgs,
 } from "#dapr/topology.js";
 import { daprSidecar } from "#kit/dapr.js";
+import { readDialects } from "#kit/dialects.js";
 import type { EventType } from "#kit/events.js";
 import { MemoryDapr } from "#kit/memory.js";
 import { type Composed, compose } from "#kit/service.js";
 import { Conflict, type Sidecar, Unavailable } from "#kit/sidecar.js";
 import { cloudEvent, hostInMemory, SHOP, settled, silent, until } from "#kit/testing.js";
-import { busSuite, REPLICAS, type Replica, type Subscriber, storeSuite } from "./suites.js";
+import { bindingSuite, busSuite, REPLICAS, type Replica, type Subscriber, storeSuite } from "./suites.js";
 
 // --- the twin ------------------------------------------------------------------------------------------------------
 
@@ -61,6 +62,30 @@ busSuite("the twin", async (subscriber) => {
   };
 });
 
+bindingSuite("the twin", async () => {
+  const dapr = new MemoryDapr();
+  let reply: (data: unknown) => unknown = () => undefined;
+  dapr.bindings.set("open", ({ data }) => reply(data));
+  dapr.bindings.set("failing", () => {
+    throw new Unavailable("it answered 500");
+  });
+  dapr.down.add("absent");
+  return {
+    ...{ sidecar: dapr.sidecar("none"), open: "open", failing: "failing", absent: "absent" },
+    given: () =>
+      dapr.bound.map(({ data, metadata }) => ({
+        data,
+        headers: Object.fromEntries(
+          Object.entries(metadata).map(([key, value]) => [key.toLowerCase(), value]),
+        ),
+      })),
+    answers: (as) => {
+      reply = as;
+    },
+    close: async () => undefined,
+  };
+});
+
 // --- the real sidecar ----------------------------------------------------------------------------------------------
 
 const PORTS = 15_000;
@@ -72,19 +97,23 @@ const STORES = { order: "orders", delivery: "deliveries", orderview: "orderview"
 class Installation {
   private readonly processes: Supervised[] = [];
   private constructor(
-    private readonly data: string,
+    /** the working directory of its processes */
+    readonly data: string,
     readonly list: Instance[],
     readonly rendered: Rendered,
   ) {}
 
   /** Starts the servers, and a sidecar for each replica named. */
-  static async start(names: readonly string[]): Promise<Installation> {
+  static async start(
+    names: readonly string[],
+    backend = join(root, "components", BACKEND),
+  ): Promise<Installation> {
     assert.ok(
       process.env.DAPRD,
       "DAPRD does not say where daprd is: run this with npm test, which finds or builds it",
     );
     const data = mkdtempSync(join(tmpdir(), "jangteo-conformance-"));
-    const topology = readTopology(join(root, "dapr", "dapr.yaml"), join(root, "components", BACKEND));
+    const topology = readTopology(join(root, "dapr", "dapr.yaml"), backend);
     const list = instances(topology, { store: 2 }, PORTS).filter(({ name }) => names.includes(name));
     assert.deepEqual(list.map(({ name }) => name).sort(), [...names].sort());
     const started = new Installation(data, list, render(topology, join(data, "run"), PORTS));
@@ -177,9 +206,10 @@ class App {
     this.composed = compose(subscriber(name as Replica), {
       config: {
         ...{ app: app.appID, port: ports.app, host: "127.0.0.1", daprPort: ports.http, slot: name, shop: "" },
-        ...{ logLevel: "fatal", drills: false },
+        ...{ dialects: "", logLevel: "fatal", drills: false },
       },
       shop: SHOP,
+      dialects: readDialects(join(root, "shops", "dialects.yaml"), SHOP.dialect),
       log: silent,
       sidecar: daprSidecar({ port: ports.http, pubsub: "events" }),
       replica: name,
@@ -286,6 +316,230 @@ busSuite("a real sidecar", async (subscriber) => {
   };
 });
 
+// --- what is outside -----------------------------------------------------------------------------------------------
+
+/** A sidecar of notification with these output bindings, and nothing else. */
+async function withBindings(
+  bindings: Record<string, string | { type: string; metadata: Record<string, string> }>,
+): Promise<{ sidecar: Sidecar; data: string; close(): Promise<void> }> {
+  const folder = mkdtempSync(join(tmpdir(), "jangteo-bindings-"));
+  for (const [name, binding] of Object.entries(bindings))
+    writeFileSync(
+      join(folder, `${name}.yaml`),
+      typeof binding === "string" ? binding : component(name, binding.type, binding.metadata),
+    );
+  try {
+    const installation = await Installation.start(["notification-0"], folder);
+    const { http: port } = installation.instance("notification-0").ports;
+    const sidecar = daprSidecar({ port, pubsub: "events" });
+    return {
+      ...{ sidecar, data: installation.data },
+      close: async () => {
+        await sidecar.close();
+        await installation.stop();
+      },
+    };
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const component = (name: string, type: string, metadata: Record<string, string>) =>
+  JSON.stringify({
+    ...{ apiVersion: "dapr.io/v1alpha1", kind: "Component", metadata: { name } },
+    spec: {
+      type,
+      version: "v1",
+      metadata: Object.entries(metadata).map(([name, value]) => ({ name, value })),
+    },
+    scopes: ["notification"],
+  });
+
+const portOf = (server: Server | MailServer) => (server.address() as AddressInfo).port;
+
+bindingSuite("a real sidecar, bindings.http", async () => {
+  const given: { data: unknown; headers: Record<string, string | undefined> }[] = [];
+  let reply: (data: unknown) => unknown = () => undefined;
+  const server = createServer(async (asked, answer) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of asked) chunks.push(chunk as Buffer);
+    if (asked.method !== "POST" || asked.url !== "/open") return answer.writeHead(500).end("not here");
+    const data = JSON.parse(Buffer.concat(chunks).toString()) as unknown;
+    given.push({ data, headers: asked.headers as Record<string, string | undefined> });
+    const said = reply(data);
+    answer.end(typeof said === "string" ? said : said && JSON.stringify(said));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  // Rendering adds PORTS to the ports of loopback addresses.
+  const at = (path: string) => ({
+    type: "bindings.http",
+    metadata: { url: `http://127.0.0.1:${portOf(server) - PORTS}/${path}` },
+  });
+  const { sidecar, close } = await withBindings({ open: at("open"), failing: at("failing") });
+  return {
+    ...{ sidecar, open: "open", failing: "failing", absent: "absent" },
+    given: () => given,
+    answers: (as) => {
+      reply = as;
+    },
+    close: async () => {
+      await close();
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+});
+
+describe("a channel as it comes, bindings.localstorage", () => {
+  let outside: Awaited<ReturnType<typeof withBindings>>;
+  before(async () => {
+    const file = join(root, "components", BACKEND, "kakao.yaml");
+    outside = await withBindings({ kakao: readFileSync(file, "utf8") });
+  });
+  after(() => outside?.close());
+  const folder = () => join(outside.data, "outbox", "kakao");
+  const put = (fileName: string, data: unknown) => outside.sidecar.bind("kakao", data, { fileName });
+
+  it("makes a file of each message, which a repeat writes again", async () => {
+    const message = { messageId: 7, text: "주문 7 👕", texts: { en: "paid", ko: "결제" }, to: null };
+    await put("message-7.json", message);
+    await put("message-7.json", message);
+    await put("message-8.txt", 'Paid: "Gum" \\ 3\n<b>껌</b> & more');
+    assert.deepEqual(readdirSync(folder()).sort(), ["message-7.json", "message-8.txt"]);
+    assert.deepEqual(JSON.parse(readFileSync(join(folder(), "message-7.json"), "utf8")), message);
+    const text = readFileSync(join(folder(), "message-8.txt"), "utf8");
+    assert.equal(text, 'Paid: "Gum" \\ 3\n<b>껌</b> & more');
+  });
+
+  it("that cannot write is unavailable", async () => {
+    mkdirSync(join(folder(), "taken"));
+    await assert.rejects(put("taken", { n: 1 }), Unavailable);
+  });
+});
+
+interface Mail {
+  to: string[];
+  subject: string;
+  type: string;
+  body: string;
+}
+
+/** A mail server that takes everything and passes nothing on (RFC 5321, as far as one client goes). */
+class MailServer {
+  readonly mails: Mail[] = [];
+  private readonly server = createTcpServer((socket) => this.serve(socket));
+  /** what it answers to a mail */
+  verdict = "250 OK";
+
+  async listen(): Promise<this> {
+    this.server.listen(0, "127.0.0.1");
+    await once(this.server, "listening");
+    return this;
+  }
+
+  address = () => this.server.address();
+  close = () => this.server.close();
+
+  private serve(socket: Socket): void {
+    let read = "";
+    let to: string[] = [];
+    let inData = false;
+    const say = (line: string) => socket.write(`${line}\r\n`);
+    socket.setEncoding("latin1").on("error", () => undefined);
+    socket.on("data", (chunk: string) => {
+      read += chunk;
+      for (;;) {
+        const end = inData ? "\r\n.\r\n" : "\r\n";
+        const at = read.indexOf(end);
+        if (at < 0) return;
+        const line = read.slice(0, at);
+        read = read.slice(at + end.length);
+        if (inData) {
+          inData = false;
+          if (this.verdict.startsWith("2")) this.mails.push({ to, ...parseMail(line) });
+          to = [];
+          say(this.verdict);
+        } else if (line === "DATA") {
+          inData = true;
+          say("354 go on");
+        } else {
+          const [, address] = /^RCPT TO:<(.*)>/.exec(line) ?? [];
+          if (address !== undefined) to.push(address);
+          say(line === "QUIT" ? "221 bye" : "250 OK");
+        }
+      }
+    });
+    say("220 test");
+  }
+}
+
+/** Quoted-printable, read as latin1, as the UTF-8 text that it stands for. */
+const unquoted = (text: string) =>
+  Buffer.from(
+    text
+      .replace(/=\r\n/g, "")
+      .replace(/=([0-9A-F]{2})/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16))),
+    "latin1",
+  ).toString();
+
+function parseMail(text: string): Omit<Mail, "to"> {
+  const at = text.indexOf("\r\n\r\n");
+  const headers = text.slice(0, at).replace(/\r\n[ \t]+/g, " ");
+  const header = (name: string) => new RegExp(`^${name}: (.*)$`, "im").exec(headers)?.[1]?.trim() ?? "";
+  const subject = header("Subject")
+    .replace(/\?=\s+=\?/g, "?==?")
+    .replace(/=\?UTF-8\?q\?(.*?)\?=/gi, (_, word: string) => word.replaceAll("_", " "));
+  assert.equal(header("Content-Transfer-Encoding"), "quoted-printable");
+  return {
+    subject: unquoted(subject),
+    type: header("Content-Type"),
+    body: unquoted(text.slice(at + 4).replace(/^\.\./gm, ".")).trimEnd(),
+  };
+}
+
+describe("a channel that really sends, bindings.smtp", () => {
+  let server: MailServer;
+  let outside: Awaited<ReturnType<typeof withBindings>>;
+  before(async () => {
+    server = await new MailServer().listen();
+    const metadata = { host: "127.0.0.1", port: String(portOf(server)), emailFrom: "shop@example.com" };
+    outside = await withBindings({ email: { type: "bindings.smtp", metadata } });
+  });
+  after(async () => {
+    await outside?.close();
+    server?.close();
+  });
+  const send = (text: string, metadata: Record<string, string>) =>
+    outside.sidecar.bind("email", text, metadata);
+
+  it("is in the daprd that npm start builds: address, subject and text arrive as they were", async () => {
+    const text = '토지 3권을 45000원에 구매하셨습니다. 주문번호 7: "thank you" = <3 \\ .';
+    await send(text, { emailTo: "jang@example.com", subject: "온라인 도서 구매 시스템: 주문 7" });
+    const { type, ...mail } = server.mails.at(-1) ?? { type: "" };
+    assert.deepEqual(mail, {
+      ...{ to: ["jang@example.com"], subject: "온라인 도서 구매 시스템: 주문 7", body: text },
+    });
+    assert.match(type, /charset=UTF-8/i);
+  });
+
+  it("is unavailable when the mail server refuses, and works again afterwards", async () => {
+    const before = server.mails.length;
+    server.verdict = "451 try again later";
+    await assert.rejects(send("x", { emailTo: "a@example.com", subject: "x" }), Unavailable);
+    assert.equal(server.mails.length, before);
+    server.verdict = "250 OK";
+    await send("x", { emailTo: "a@example.com", subject: "x" });
+    assert.equal(server.mails.length, before + 1);
+  });
+
+  it("needs the address each time: without one it goes to the customer before, so that must never be left out", async () => {
+    await send("first", { emailTo: "first@example.com", subject: "first" });
+    await send("second", { subject: "second" });
+    // Should this fail with a later Dapr, it has been mended there (mergeWithRequestMetadata in bindings/smtp).
+    assert.deepEqual(server.mails.at(-1)?.to, ["first@example.com"]);
+  });
+});
+
 // --- what only a real connection does ------------------------------------------------------------------------------
 
 describe("a sidecar whose answers are lost", () => {
@@ -385,6 +639,7 @@ describe("a sidecar whose answers are lost", () => {
     await assert.rejects(gone.publish("OrderPlaced", [cloudEvent("OrderPlaced", {})]), Unavailable);
     await assert.rejects(gone.ready(), Unavailable);
     await assert.rejects(gone.invoke("order", { method: "GET", path: "/orders" }), Unavailable);
+    await assert.rejects(gone.bind("kakao", { text: "x" }), Unavailable);
     await gone.close();
   });
 });

@@ -1,7 +1,9 @@
 /** kill -9, and counting afterwards. Real sidecars, real Redis, SQLite files. */
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { describe, it } from "node:test";
-import { TestShop } from "./shop.js";
+import { TestShop, until } from "./shop.js";
 
 /**
  * Places where a process dies: before its write, between its write and its publication, before the next step.
@@ -42,6 +44,66 @@ describe("a process that dies half-way through an order", () => {
       }
     });
   }
+});
+
+describe("a process that dies half-way through what follows from a payment", () => {
+  for (const fault of [
+    "after-save:grant",
+    "after-save:card",
+    "after-save:card@2",
+    "before-publish:StampsEarned",
+  ])
+    it(`loyalty at ${fault}: each paid drink earns its stamps once, each cancelled one loses them once (S3-F8)`, async () => {
+      const shop = await TestShop.open(16_000, { shop: "coffee", faults: { loyalty: fault } });
+      try {
+        const phoneNumber = "01012341234";
+        const ids: number[] = [];
+        for (let qty = 1; qty <= 4; qty++) {
+          const id = await shop.order({ qty, cost: 1000 * qty, phoneNumber });
+          assert.equal((await shop.http("PUT", `/payments/${id}/pay`, { method: "cash" })).status, 200);
+          ids.push(id);
+        }
+        await shop.shows(`/stamps/${phoneNumber}`, { stampQty: 1 + 2 + 3 + 4 }, 60_000);
+        for (const id of [ids[1], ids[3]])
+          assert.equal((await shop.http("DELETE", `/orders/${id}`)).status, 200);
+        await shop.shows(`/stamps/${phoneNumber}`, { stampQty: 1 + 3 }, 60_000);
+        const died = shop.system.processes().find((one) => one.name === "loyalty-0");
+        assert.equal(died?.restarts, 1, "the fault point was passed");
+      } finally {
+        await shop.close();
+      }
+    });
+
+  for (const fault of [
+    "after-save:notice",
+    "before-save:message",
+    "after-save:message",
+    "after-save:message@3",
+  ])
+    it(`notification at ${fault}: each message is written and sent once (S1-F4)`, async () => {
+      const shop = await TestShop.open(16_000, { shop: "bookstore", faults: { notification: fault } });
+      try {
+        const ids: number[] = [];
+        for (let n = 0; n < 4; n++) ids.push(await shop.order());
+        const sent = async () => (await shop.all("messages")).filter(({ state }) => state === "Sent");
+        const perOrder = ["DeliveryStarted kakao", "OrderPaid email", "OrderPaid kakao"];
+        await until(
+          "every order has its messages",
+          60_000,
+          async () => (await sent()).length >= ids.length * 3,
+        );
+        for (const id of ids) {
+          const told = (await shop.all("messages")).filter(({ orderId }) => orderId === id);
+          assert.deepEqual(told.map(({ event, channel }) => `${event} ${channel}`).sort(), perOrder);
+        }
+        const files = readdirSync(join(shop.data, "outbox", "kakao"));
+        assert.equal(files.length, ids.length * 2);
+        const died = shop.system.processes().find((one) => one.name === "notification-0");
+        assert.equal(died?.restarts, 1, "the fault point was passed");
+      } finally {
+        await shop.close();
+      }
+    });
 });
 
 describe("1,000 orders from 16 clients", () => {

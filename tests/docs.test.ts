@@ -6,6 +6,7 @@ import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 import { catalogue } from "#kit/events.js";
+import { parseShop } from "#kit/shop.js";
 
 /** The repository's root, seen from dist/tests/. */
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -51,19 +52,24 @@ describe("the event table in docs/architecture.md", () => {
     assert.deepEqual(sorted(rows.map(([event]) => event ?? "")), sorted(Object.keys(catalogue)));
   });
 
+  /** What a service's events.ts subscribes to by name, in whatever shop. */
+  const heardBy = (service: string) =>
+    new Set(
+      [...read("services", service, "src", "events.ts").matchAll(/\bon\("(\w+)"/g)].map(([, event]) => event),
+    );
+
   test("names the consumers that subscribe", () => {
-    const consumers = new Map<string, string[]>(Object.keys(catalogue).map((event) => [event, []]));
-    for (const service of services) {
-      if (!existsSync(join(root, "services", service, "src", "events.ts"))) continue;
-      for (const [, event = ""] of read("services", service, "src", "events.ts").matchAll(/\bon\("(\w+)"/g))
-        consumers.get(event)?.push(service);
-    }
+    const consumers = services.filter((service) => service !== "gateway");
     for (const [event = "", , , , named = ""] of rows)
       assert.deepEqual(
         sorted(named === "–" ? [] : named.split(", ")),
-        sorted(consumers.get(event) ?? []),
+        consumers.filter((service) => heardBy(service).has(event)),
         event,
       );
+  });
+
+  test("leaves out notification, which listens to what its shop names", () => {
+    assert.deepEqual(heardBy("notification"), new Set());
   });
 
   test("names a producer that decides it", () => {
@@ -86,6 +92,46 @@ describe("the event table in docs/architecture.md", () => {
       );
     }
   });
+});
+
+test("docs/architecture.md lists the services with their state components and records", () => {
+  const rows = tableRows(read("docs", "architecture.md"), "app-id");
+  assert.deepEqual(sorted(rows.map(([app = ""]) => app)), services);
+  for (const [app = "", store = "", records = ""] of rows) {
+    const [, component] = /\bstore: "(\w+)"/.exec(read("services", app, "src", "main.ts")) ?? [];
+    assert.equal(store, component === undefined ? "none" : `\`${component}\``, app);
+    if (component === undefined) continue;
+    const aggregates = read("services", app, "src", "domain.ts").matchAll(
+      /: Aggregate<[^;]*?\bname: "(\w+)"/gs,
+    );
+    const names = [...aggregates].map(([, name = ""]) => name);
+    assert.ok(names.length > 0, app);
+    for (const name of names) assert.ok(quoted(records).includes(name), `${app}: ${name}`);
+  }
+});
+
+test("docs/architecture.md lists the collections that the gateway opens", () => {
+  const rows = tableRows(read("docs", "architecture.md"), "collection");
+  const opened = read("services", "gateway", "src", "http.ts").matchAll(/^ {2}(\w+): \{ app: "(\w+)"/gm);
+  assert.deepEqual(
+    sorted(rows.map(([name = "", app]) => `${quoted(name)} ${app}`)),
+    sorted([...opened].map(([, name, app]) => `/${name} ${app}`)),
+  );
+});
+
+test("docs/shops.md lists the rules that a shop file may have", () => {
+  const rulesOf = (of: object, above = ""): string[] =>
+    Object.entries(of).flatMap(([rule, value]) =>
+      typeof value === "object" && !Array.isArray(value)
+        ? rulesOf(value, `${above}${rule}.`)
+        : [above + rule],
+    );
+  const channels = "channels: { any: { form: text } }";
+  const shop = parseShop(`name: x\ntitle: { en: x, ko: x }\n${channels}\ncatalogue: []`, "x.yaml");
+  assert.deepEqual(
+    sorted(tableRows(read("docs", "shops.md"), "rule").flatMap(([rule = ""]) => quoted(rule))),
+    sorted(rulesOf(shop).map((rule) => rule.replace("channels.any", "channels.<name>"))),
+  );
 });
 
 test("docs/problems.md lists the problems that the code has, with their status", () => {

@@ -144,10 +144,10 @@ export class TestShop {
         : `${name}: missing ${missing}; too many ${extra}`;
     };
     const books = async (): Promise<string | undefined> =>
-      (await differs("orders", "orderStatus", "OrderPlaced")) ??
-      (await differs("payments", "paymentStatus", "PaymentApproved")) ??
-      (await differs("storeOrders", "storeStatus", "StoreAccepted")) ??
-      (await differs("deliveries", "deliveryStatus", "DeliveryStarted")) ??
+      (await differs("orders", "state", "OrderPlaced")) ??
+      (await differs("payments", "state", "PaymentApproved")) ??
+      (await differs("storeOrders", "state", "StoreAccepted")) ??
+      (await differs("deliveries", "state", "DeliveryStarted")) ??
       (await differs("orderStatuses", "deliveryStatus", "DeliveryStarted")) ??
       ((await this.stock()) === initialStock - placed.length
         ? undefined

@@ -367,3 +367,83 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
     });
   });
 }
+
+/** An installation with something outside that takes what output bindings hand over. */
+export interface Outside {
+  sidecar: Sidecar;
+  /** a binding whose outside answers as `answers` says */
+  open: string;
+  /** a binding whose outside fails whatever it is given */
+  failing: string;
+  /** a binding that is not there */
+  absent: string;
+  /** what the outside of `open` has been given, in order; `headers`: what it could make of the metadata, by lower-case name */
+  given(): { data: unknown; headers: Record<string, string | undefined> }[];
+  /** what the outside of `open` answers from now on */
+  answers(reply: (data: unknown) => unknown): void;
+  close(): Promise<void>;
+}
+
+export function bindingSuite(name: string, open: () => Promise<Outside>): void {
+  describe(`an output binding of ${name}`, () => {
+    let outside: Outside;
+    before(async () => {
+      outside = await open();
+    });
+    after(() => outside?.close());
+    const bind = (data: unknown, metadata?: Record<string, string>) =>
+      outside.sidecar.bind(outside.open, data, metadata);
+    const last = () => outside.given().at(-1);
+
+    it("hands over JSON as it is", async () => {
+      const message = {
+        ...{ messageId: 7, text: "주문 7이 결제되었습니다 👕 \"quoted\" 'single' \\ / \n\t <b>&amp;</b>" },
+        ...{ to: null, texts: { en: "paid", ko: "결제" }, list: [1, [], {}], no: false },
+      };
+      await bind(message);
+      assert.deepEqual(last()?.data, message);
+    });
+
+    it("hands over text as it is", async () => {
+      const text = "주문 7이 결제되었습니다 👕 \"quoted\" 'single' \\ / \n\t <b>&amp;</b>";
+      await bind(text);
+      assert.deepEqual(last()?.data, text);
+    });
+
+    it("hands metadata on, to an outside that has a use for it", async () => {
+      await bind({ n: 1 }, { "Idempotency-Key": "message-7", subject: "Order 7" });
+      assert.equal(last()?.headers["idempotency-key"], "message-7");
+      await bind({ n: 2 });
+      assert.equal(last()?.headers["idempotency-key"], undefined, "and keeps none of it for the next");
+    });
+
+    it("answers what the outside said: an object, a text, or nothing", async () => {
+      for (const reply of [
+        { approved: true, approvalCode: "12345678", of: ["결제", null] },
+        "taken",
+        undefined,
+      ]) {
+        outside.answers(() => reply);
+        assert.deepEqual(await bind({ n: 1 }), reply);
+      }
+    });
+
+    it("answers each of many that are under way at once for itself", async () => {
+      outside.answers((data) => ({ heard: (data as { n: number }).n }));
+      const numbers = Array.from({ length: 20 }, (_, n) => n);
+      const replies = await Promise.all(numbers.map((n) => bind({ n })));
+      assert.deepEqual(
+        replies,
+        numbers.map((n) => ({ heard: n })),
+      );
+    });
+
+    it("is unavailable when the outside fails, or when there is no such binding", async () => {
+      const { sidecar, failing, absent } = outside;
+      await assert.rejects(sidecar.bind(failing, { n: 1 }), Unavailable);
+      await assert.rejects(sidecar.bind(absent, { n: 1 }), Unavailable);
+      outside.answers(() => "still here");
+      assert.equal(await bind({ n: 1 }), "still here", "which is nothing to the others");
+    });
+  });
+}

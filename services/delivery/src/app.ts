@@ -1,27 +1,48 @@
 import type { OrderInfo } from "#kit/events.js";
-import { notFound } from "#kit/problem.js";
+import { notFound, Problem } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
-import { cancel, complete, DELIVERY, type Delivery, start } from "./domain.js";
+import type { Shop } from "#kit/shop.js";
+import { type Sidecar, Unavailable } from "#kit/sidecar.js";
+import { cancel, complete, DELIVERY, type Delivery, prepare, start } from "./domain.js";
 
 /** The use cases of delivery. */
 export class Deliveries {
-  constructor(private readonly records: Records) {}
+  constructor(
+    private readonly records: Records,
+    private readonly sidecar: Sidecar,
+    private readonly shop: Shop,
+    private readonly now: () => Date,
+  ) {}
+
+  /** What is ordered is being made; its delivery follows. */
+  async prepare(messageId: string, order: OrderInfo): Promise<void> {
+    const decide = (delivery: Delivery | undefined) => prepare(delivery, order);
+    await this.records.handle(DELIVERY, order.orderId, { event: messageId }, decide, { isNew: true });
+  }
 
   async start(messageId: string, order: OrderInfo): Promise<void> {
-    const decide = (delivery: Delivery | undefined) => start(delivery, order);
-    await this.records.handle(DELIVERY, order.orderId, { event: messageId }, decide, { isNew: true });
+    const decide = async (delivery: Delivery | undefined) => {
+      const events = start(delivery, order, this.at());
+      // Where this is what the customer can no longer stop, the order is asked first, and its word counts.
+      const closes = events.length > 0 && this.shop.cancel.customer === "delivery";
+      return !closes || (await this.close(order.orderId)) ? events : [];
+    };
+    const isNew = this.shop.delivery === "acceptance"; // else it has been prepared
+    await this.records.handle(DELIVERY, order.orderId, { event: messageId }, decide, { isNew });
   }
 
   async cancel(messageId: string, order: OrderInfo): Promise<void> {
     await this.records.handle(DELIVERY, order.orderId, { event: messageId }, (delivery) =>
-      cancel(delivery, order),
+      cancel(delivery, order, this.at()),
     );
   }
 
-  /** The goods have arrived. @throws Problem 404, 409 when cancelled */
+  /** The goods have arrived. @throws Problem 404, 409 when cancelled or not started */
   async complete(id: number): Promise<Delivery> {
     const cause = { command: crypto.randomUUID() };
-    const { state } = await this.records.handle(DELIVERY, id, cause, (delivery) => complete(delivery, id));
+    const { state } = await this.records.handle(DELIVERY, id, cause, (delivery) =>
+      complete(delivery, id, this.at()),
+    );
     if (state === undefined) throw notFound("delivery", id);
     return state;
   }
@@ -32,5 +53,19 @@ export class Deliveries {
 
   page(request: { page: number; size: number }): Promise<Page<Delivery>> {
     return this.records.page(DELIVERY, request);
+  }
+
+  /** Answers whether the delivery may begin; it may not once the customer has cancelled. */
+  private async close(id: number): Promise<boolean> {
+    const body = { by: "delivery" };
+    const reply = await this.sidecar.invoke("order", { method: "PUT", path: `/closings/${id}`, body });
+    if (reply.status === 204) return true;
+    if (reply.status === 409) return false;
+    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
+    throw new Unavailable(`order ${id} cannot be asked (${reply.status})`);
+  }
+
+  private at(): string {
+    return this.now().toISOString();
   }
 }

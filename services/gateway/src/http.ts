@@ -1,21 +1,41 @@
 import type { IncomingMessage } from "node:http";
+import cors from "@koa/cors";
 import type Koa from "koa";
 import type { Pool } from "undici";
 import { daprErrorCode } from "#kit/dapr.js";
+import type { Dialects } from "#kit/dialects.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
 import { bodyTooLarge, methodNotAllowed, noSuchRoute, type Problem, tryLater } from "#kit/problem.js";
+import type { Shop } from "#kit/shop.js";
 
 /** Which service answers for which collection, and the methods that it opens to the outside. */
-export const ROUTES: Record<string, { app: string; methods?: readonly string[] }> = {
+const COLLECTIONS: Record<string, Opened> = {
   orders: { app: "order" },
   orderStatuses: { app: "orderview" },
+  history: { app: "orderview" },
   products: { app: "inventory" },
   storeOrders: { app: "store" },
   deliveries: { app: "delivery" },
-  // Taking a payment is a step of an order, not something to be asked for from outside.
-  payments: { app: "payment", methods: ["GET", "HEAD"] },
+  // Announcing or taking a payment is a step of an order; from outside there is paying what has been announced.
+  payments: { app: "payment", methods: ["GET", "HEAD", "PUT", "PATCH", "DELETE"] },
+  messages: { app: "notification" },
+  stamps: { app: "loyalty" },
 };
+
+interface Opened {
+  app: string;
+  methods?: readonly string[];
+}
+
+/** The collections, and the other looks at them that the dialects have. */
+export function openings(dialects: Dialects): ReadonlyMap<string, Opened> {
+  const looks = dialects.looks().flatMap(([path, { of }]): [string, Opened][] => {
+    const opened = COLLECTIONS[of];
+    return opened === undefined ? [] : [[path, opened]];
+  });
+  return new Map([...Object.entries(COLLECTIONS), ...looks]);
+}
 
 /** Longest that a client waits for an answer, in ms. */
 const TIMEOUT_MS = 15_000;
@@ -36,21 +56,35 @@ const HOP_BY_HOP = new Set([
 ]);
 
 /** What stands at the front door: the collections. */
-export const routes: Route[] = [
+export const routes = (openings: ReadonlyMap<string, Opened>): Route[] => [
   get("/", async () => ({
     status: 200,
-    body: resource("/", {}, Object.fromEntries(Object.keys(ROUTES).map((name) => [name, `/${name}`]))),
+    body: resource("/", {}, Object.fromEntries([...openings.keys()].map((name) => [name, `/${name}`]))),
   })),
 ];
 
+/** Lets other origins' pages use the gateway, as the shop says (S3-G2). Before all else, so that errors are told too. */
+export const crossOrigin = ({ origins, credentials }: Shop["cors"]): Koa.Middleware =>
+  cors({
+    // Where credentials may come along, browsers refuse a bare "*"; the origin that asks is named instead.
+    origin: (ctx) => {
+      const asking = ctx.get("origin");
+      if (origins !== "*") return origins.includes(asking) ? asking : "";
+      return credentials ? asking : "*";
+    },
+    credentials,
+    exposeHeaders: ["Location", "Retry-After"],
+    maxAge: 600,
+  });
+
 /** Passes requests to the service that answers for their collection, through the gateway's own sidecar. */
-export function proxy(sidecar: Pool): Koa.Middleware {
+export function proxy(sidecar: Pool, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
   return async (ctx, next) => {
     // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
     const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
     const [first, second] = path.split("/").slice(1);
     const name = (first === "profile" ? second : first) ?? "";
-    const route = Object.hasOwn(ROUTES, name) ? ROUTES[name] : undefined; // /constructor is no collection
+    const route = openings.get(name);
     if (route === undefined) return next();
     if (!/^[\w/.~:@-]*$/.test(path) || path.includes("..")) {
       throw noSuchRoute(ctx.path);

@@ -2,8 +2,9 @@ import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
 import { Pool } from "undici";
 import type { Config } from "#kit/config.js";
-import { CONFIG, main, type ServiceDefinition } from "#kit/service.js";
-import { proxy, routes } from "./http.js";
+import { CONFIG, DIALECTS, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import type { Shop } from "#kit/shop.js";
+import { crossOrigin, openings, proxy, routes } from "./http.js";
 
 const SIDECAR_POOL = Symbol("SidecarPool");
 
@@ -15,7 +16,11 @@ export const gateway: ServiceDefinition = {
       useFactory: () =>
         new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 256 }),
     });
-    return { routes, before: proxy(c.resolve(SIDECAR_POOL)) };
+    const open = openings(c.resolve(DIALECTS));
+    return {
+      routes: routes(open),
+      before: [crossOrigin(c.resolve<Shop>(SHOP).cors), proxy(c.resolve(SIDECAR_POOL), open)],
+    };
   },
 };
 

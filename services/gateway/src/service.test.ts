@@ -6,8 +6,7 @@ import { Readable } from "node:stream";
 import { after, before, beforeEach, describe, it } from "node:test";
 import inject from "light-my-request";
 import { MemoryDapr } from "#kit/memory.js";
-import { type Answered, assertProblem, type Host, hostInMemory, type Json } from "#kit/testing.js";
-import { ROUTES } from "./http.js";
+import { type Answered, assertProblem, type Host, hostInMemory, type Json, shopWith } from "#kit/testing.js";
 import { gateway } from "./main.js";
 
 interface Received {
@@ -24,7 +23,28 @@ const echo: Answer = (request, response) =>
   response.setHeader("content-type", "application/hal+json").end(JSON.stringify(request));
 let answer = echo;
 
+/** Every collection, and every other name of one, with the service that answers for it. */
+const COLLECTIONS = {
+  orders: "order",
+  orderStatuses: "orderview",
+  history: "orderview",
+  products: "inventory",
+  storeOrders: "store",
+  deliveries: "delivery",
+  payments: "payment",
+  messages: "notification",
+  stamps: "loyalty",
+  topBooks: "inventory",
+  productInfos: "inventory",
+  orderHistories: "orderview",
+  orderTraces: "orderview",
+  cafeOrders: "store",
+  menus: "inventory",
+  orderLists: "orderview",
+} as const;
+
 let sidecar: Server;
+let sidecarPort: number;
 let front: Server;
 let host: Host;
 
@@ -43,7 +63,8 @@ before(async () => {
     received.push(got);
     answer(got, response);
   });
-  host = await hostInMemory(new MemoryDapr(), gateway, { daprPort: await listening(sidecar) });
+  sidecarPort = await listening(sidecar);
+  host = await hostInMemory(new MemoryDapr(), gateway, { daprPort: sidecarPort });
   front = createServer(host.composed.koa.callback());
   await listening(front);
 });
@@ -85,22 +106,20 @@ const json = { "content-type": "application/json" };
 describe("the gateway", () => {
   it("sends each collection to the service that answers for it, through its sidecar", async () => {
     for (const [path, app] of [
-      ["/orders", "order"],
-      ["/orders/1", "order"],
-      ["/orderStatuses/1", "orderview"],
+      ...Object.entries(COLLECTIONS).flatMap(([name, app]) => [
+        ...[`/${name}`, `/${name}/1`, `/profile/${name}`].map((path) => [path, app] as const),
+      ]),
       ["/products/1/productOptions", "inventory"],
       ["/storeOrders/7/accept", "store"],
-      ["/deliveries", "delivery"],
-      ["/payments/1", "payment"],
-      ["/profile/orders", "order"],
-      ["/profile/deliveries", "delivery"],
+      ["/payments/1/history", "payment"],
+      ["/history?customerId=cust1&status=Paid", "orderview"],
       ["/orders?page=1&size=2", "order"],
       ["/orders/search/findByOrderId?orderId=1", "order"],
     ] as const) {
       const { status, body } = await http("GET", path);
       assert.deepEqual([status, body.method, body.url], [200, "GET", `/v1.0/invoke/${app}/method${path}`]);
     }
-    assert.equal(received.length, 11);
+    assert.equal(received.length, 3 * 16 + 6);
   });
 
   it("passes method, body and answer on as they are", async () => {
@@ -198,23 +217,39 @@ describe("the gateway", () => {
     assert.match(String(received[1]?.headers.traceparent), /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
   });
 
-  it("shows payments and takes none", async () => {
-    assert.equal((await http("GET", "/payments")).status, 200);
-    assert.equal((await http("HEAD", "/payments/1")).status, 200);
-    received.length = 0;
-    for (const method of ["POST", "PUT", "PATCH", "DELETE"]) {
-      const path = method === "POST" ? "/payments" : "/payments/1";
-      const refused = await http(method, path, method === "DELETE" ? "" : "{}", json);
-      assertProblem(refused, 405, "method-not-allowed");
-      assert.equal(refused.headers.allow, "GET, HEAD");
+  it("lets payments that are announced be paid and taken back, and lets nobody announce one", async () => {
+    for (const [method, path] of [
+      ["GET", "/payments"],
+      ["HEAD", "/payments/1"],
+      ["PUT", "/payments/1"],
+      ["PATCH", "/payments/1"],
+      ["PUT", "/payments/1/pay"],
+      ["DELETE", "/payments/1"],
+    ] as const) {
+      const body = method === "PUT" || method === "PATCH" ? '{"paymentStatus":"END"}' : "";
+      assert.equal((await http(method, path, body, json)).status, 200, `${method} ${path}`);
+      const { method: sent, url, body: got } = received.at(-1) ?? {};
+      assert.deepEqual([sent, url, got], [method, `/v1.0/invoke/payment/method${path}`, body]);
     }
-    assertProblem(await http("POST", "/api/shop/payments", "{}", json), 405, "method-not-allowed");
+    received.length = 0;
+    for (const path of ["/payments", "/payments/", "/payments/1", "/api/shop/payments"]) {
+      const refused = await http("POST", path, "{}", json);
+      assertProblem(refused, 405, "method-not-allowed");
+      assert.equal(refused.headers.allow, "GET, HEAD, PUT, PATCH, DELETE");
+    }
+    assert.equal(received.length, 0);
+  });
+
+  it("keeps what only services ask of each other to them", async () => {
+    for (const path of ["/closings/1", "/reservations/1", "/api/shop/closings/1", "/profile/closings"])
+      for (const method of ["GET", "PUT", "POST"])
+        assertProblem(await http(method, path, method === "GET" ? "" : "{}", json), 404, "no-such-route");
     assert.equal(received.length, 0);
   });
 
   it("lets nothing out of its collections: what is not there, and what only looks as if it were", async () => {
     for (const path of [
-      ...["/nothing", "/reservations/1", "/drill", "/events/OrderPlaced", "/v1.0/metadata"],
+      ...["/nothing", "/reservations/1", "/closings/1", "/drill", "/events/OrderPlaced", "/v1.0/metadata"],
       ...["/profile", "/profile/nothing", "/Orders", "//orders", "/constructor", "/__proto__", "/toString"],
       ...["/orders/../../v1.0/metadata", "/orders/..%2f..%2fv1.0/metadata", "/orders/%2e%2e/%2e%2e/payments"],
       ...["/orders/..;/metadata", "/orders/..\\..\\metadata", "/orders/1%00", "/orders/%25", "/orders/1%3fx"],
@@ -288,10 +323,99 @@ describe("the gateway", () => {
 
   it("shows the collections at its door, and how it is", async () => {
     const { body } = await http("GET", "/");
-    assert.deepEqual(Object.keys(body._links ?? {}), ["self", ...Object.keys(ROUTES)]);
+    assert.deepEqual(Object.keys(body._links ?? {}), ["self", ...Object.keys(COLLECTIONS)]);
+    for (const name of Object.keys(COLLECTIONS)) assert.deepEqual(body._links?.[name], { href: `/${name}` });
     for (const path of ["/healthz", "/readyz", "/actuator/health", "/actuator/echo"])
       assert.equal((await http("GET", path)).status, 200, path);
     assert.equal(String((await http("GET", "/dapr/subscribe")).body), "[]", "it listens to nothing");
     assert.equal(received.length, 0);
+  });
+});
+
+describe("a page of another origin (S3-G2)", () => {
+  const origin = "https://shop.example";
+  const preflight = {
+    ...{ origin, "access-control-request-method": "POST" },
+    "access-control-request-headers": "content-type,idempotency-key",
+  };
+  const granted = ({ headers }: Answered) => [
+    headers["access-control-allow-origin"],
+    headers["access-control-allow-credentials"],
+  ];
+  const gatewayWith = (cors: { origins?: "*" | string[]; credentials?: boolean }) =>
+    hostInMemory(new MemoryDapr(), gateway, { daprPort: sidecarPort, shop: shopWith({ cors }) });
+
+  it("may ask first, which goes no further than here", async () => {
+    for (const path of ["/orders", "/payments/1", "/cafeOrders/1/orderapprove", "/nowhere"]) {
+      const asked = await http("OPTIONS", path, "", preflight);
+      assert.deepEqual([asked.status, asked.body, ...granted(asked)], [204, "", origin, "true"], path);
+      for (const method of ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+        assert.match(asked.headers["access-control-allow-methods"] ?? "", new RegExp(`\\b${method}\\b`));
+      assert.equal(asked.headers["access-control-allow-headers"], "content-type,idempotency-key");
+      assert.equal(asked.headers["access-control-max-age"], "600");
+      assert.match(asked.headers.vary ?? "", /origin/i, "or a cache would tell the next origin the same");
+    }
+    assert.equal(received.length, 0);
+  });
+
+  it("may then do it, and read where the order is and when to try again", async () => {
+    const placed = await http("POST", "/orders", "{}", { ...json, origin });
+    assert.deepEqual([placed.status, ...granted(placed)], [200, origin, "true"]);
+    const exposed = placed.headers["access-control-expose-headers"] ?? "";
+    assert.deepEqual(exposed.toLowerCase().split(/, ?/), ["location", "retry-after"]);
+    assert.equal(received.length, 1);
+  });
+
+  it("is told of errors too, ours and the services'", async () => {
+    const at = { ...json, origin };
+    const cases: [Answered, number][] = [
+      [await http("GET", "/nowhere", "", at), 404],
+      [await http("POST", "/payments", "{}", at), 405],
+      [await host.http("POST", "/orders", "x".repeat(1024 * 1024 + 1), at), 413],
+    ];
+    answer = (_, response) => response.destroy();
+    cases.push([await http("GET", "/orders", "", at), 503]);
+    answer = (_, response) => {
+      response.writeHead(422, { "content-type": "application/problem+json" });
+      response.end('{"status":422}');
+    };
+    cases.push([await http("POST", "/orders", "{}", at), 422]);
+    for (const [refused, status] of cases)
+      assert.deepEqual([refused.status, ...granted(refused)], [status, origin, "true"]);
+  });
+
+  it("is none that names no origin", async () => {
+    const shown = await http("GET", "/orders");
+    assert.deepEqual([shown.status, ...granted(shown)], [200, undefined, undefined]);
+  });
+
+  it("may be one of those that the shop names, and no other", async () => {
+    const some = await gatewayWith({ origins: [origin, "http://localhost:3000"] });
+    for (const [asking, allowed] of [
+      [origin, origin],
+      ["http://localhost:3000", "http://localhost:3000"],
+      ["https://evil.example", undefined],
+      ["https://shop.example.evil.example", undefined],
+      ["null", undefined],
+    ] as const) {
+      for (const [method, headers] of [
+        ["OPTIONS", { ...preflight, origin: asking }],
+        ["GET", { origin: asking }],
+      ] as const) {
+        const [named, credentials] = granted(await some.http(method, "/orders", undefined, headers));
+        assert.deepEqual([named, credentials], [allowed, allowed && "true"], `${method} from ${asking}`);
+      }
+    }
+    await some.stop();
+  });
+
+  it("may be any, without credentials, where the shop wants none", async () => {
+    const open = await gatewayWith({ credentials: false });
+    for (const [method, headers] of [
+      ["OPTIONS", preflight],
+      ["GET", { origin }],
+    ] as const)
+      assert.deepEqual(granted(await open.http(method, "/orders", undefined, headers)), ["*", undefined]);
+    await open.stop();
   });
 });

@@ -14,6 +14,7 @@ import {
   productNotFound,
   RESERVATION,
   register,
+  registerAs,
   release,
   remove,
   restoreStock,
@@ -39,7 +40,7 @@ export class Inventory {
   constructor(
     private readonly records: Records,
     private readonly shop: Shop,
-    private readonly now: () => Date = () => new Date(),
+    private readonly now: () => Date,
   ) {
     records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)));
   }
@@ -65,9 +66,22 @@ export class Inventory {
     }
   }
 
-  async register(fields: ProductFields): Promise<Product> {
-    const id = await this.records.ids(PRODUCT).next();
-    return this.command(id, (product) => register(product, id, fields));
+  /** @param chosen an id that the owner has chosen. @throws Problem 409 it is taken */
+  async register(fields: ProductFields, chosen: number | null = null): Promise<Product> {
+    if (chosen !== null) {
+      const product = await this.command(chosen, (was) => registerAs(was, chosen, fields));
+      await this.records.ids(PRODUCT).setAside(chosen);
+      return product;
+    }
+    for (;;) {
+      const id = await this.records.ids(PRODUCT).next();
+      const cause = { command: crypto.randomUUID() };
+      const { state, events } = await this.records.handle(PRODUCT, id, cause, (was) =>
+        register(was, id, fields),
+      );
+      if (state !== undefined && events.length > 0) return state;
+      // Somebody has chosen this very id meanwhile: it is theirs.
+    }
   }
 
   change(id: number, changes: Partial<ProductFields>): Promise<Product> {

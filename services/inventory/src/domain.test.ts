@@ -13,6 +13,7 @@ import {
   RESERVATION,
   type ReservationEvent,
   register,
+  registerAs,
   release,
   remove,
   restoreStock,
@@ -23,6 +24,7 @@ import {
 const at = "2024-01-01T00:00:00.000Z";
 const fields = {
   name: "TV",
+  spec: "60 inch",
   price: 10_000,
   stock: 10,
   imageUrl: "/tv.jpg",
@@ -60,6 +62,7 @@ describe("a product", () => {
     histories,
     {
       register: (product) => register(product, 1, fields),
+      "register with this id": (product) => registerAs(product, 1, fields),
       change: (product) => change(product, 1, { price: 1 }),
       remove: (product) => remove(product, 1),
       "take 3 for order 7": (product) => takeStock(product, take(7, 3), []),
@@ -78,6 +81,16 @@ describe("a product", () => {
         "put back": "nothing",
         removed: "nothing",
         "3 taken, then removed": "nothing",
+      },
+      "register with this id": {
+        none: "ProductRegistered",
+        registered: "409 product-exists",
+        "3 taken for order 7": "409 product-exists",
+        "taken and closed": "409 product-exists",
+        "put back": "409 product-exists",
+        // Its orders may still be on their way.
+        removed: "409 product-exists",
+        "3 taken, then removed": "409 product-exists",
       },
       change: {
         none: "404 product-not-found",
@@ -158,7 +171,7 @@ describe("a product", () => {
   it("is put on the shelves, changed in part, and taken off", () => {
     const decided = given(PRODUCT).when((product) => register(product, 1, fields));
     decided.thenHappens(registered);
-    assert.deepEqual(decided.state, { ...fields, id: 1, removed: false, open: {} });
+    assert.deepEqual(decided.state, { ...fields, id: 1, sold: 0, removed: false, open: {} });
     const changed = given(PRODUCT, registered).when((product) =>
       change(product, 1, { stock: 0, options: [] }),
     );
@@ -177,7 +190,18 @@ describe("a product", () => {
     assert.equal(decided.state?.stock, 7);
   });
 
-  it("gives the last piece, and not one more", () => {
+  it("counts the orders that hold some of it", () => {
+    const sold = (...history: ProductEvent[]) => given(PRODUCT, registered, ...history).state?.sold;
+    assert.equal(sold(decreased(7, 3, 7), decreased(8, 1, 6)), 2);
+    assert.equal(sold(decreased(7, 3, 7), closed(7), increased(7, 3, 10)), 0);
+    assert.equal(sold(decreased(7, 3, 7), increased(7, 3, 10, true)), 0);
+    const changed = given(PRODUCT, registered, decreased(7, 3, 7)).when((product) =>
+      change(product, 1, { name: "Radio" }),
+    );
+    assert.equal(changed.state?.sold, 1);
+  });
+
+  it("gives the last piece, and not one more (S2-T3)", () => {
     const decided = given(PRODUCT, registered).when((product) => takeStock(product, take(7, 10), []));
     decided.thenHappens(decreased(7, 10, 0));
     given(PRODUCT, registered, decreased(7, 10, 0))

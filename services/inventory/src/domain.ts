@@ -1,5 +1,5 @@
 import type { Event, EventData } from "#kit/events.js";
-import { Problem } from "#kit/problem.js";
+import { conflict, Problem } from "#kit/problem.js";
 import type { Aggregate } from "#kit/records.js";
 
 export interface ProductOption {
@@ -18,9 +18,13 @@ export interface OpenChange {
 export interface Product {
   id: number;
   name: string;
+  /** what it is made of, how large it is … */
+  spec: string;
   /** integer minor units */
   price: number;
   stock: number;
+  /** how many orders have taken some of it */
+  sold: number;
   imageUrl: string;
   options: ProductOption[];
   removed: boolean;
@@ -34,7 +38,7 @@ export interface Closed {
   kind: OpenChange["kind"];
 }
 
-export type ProductFields = Pick<Product, "name" | "price" | "stock" | "imageUrl" | "options">;
+export type ProductFields = Pick<Product, "name" | "spec" | "price" | "stock" | "imageUrl" | "options">;
 
 /** An order's hold on stock: a key of its own, so that a repeat is recognised however late it comes. */
 export interface Reservation {
@@ -68,6 +72,12 @@ export const productNotFound = (id: number): Problem =>
 
 export function register(product: Product | undefined, id: number, fields: ProductFields): ProductEvent[] {
   return product === undefined ? [{ type: "ProductRegistered", data: { id, ...fields } }] : [];
+}
+
+/** With an id that its owner has chosen. */
+export function registerAs(product: Product | undefined, id: number, fields: ProductFields): ProductEvent[] {
+  if (product !== undefined) throw conflict("product-exists", `There is, or was, a product ${id} already.`);
+  return register(product, id, fields);
 }
 
 export function change(
@@ -173,7 +183,7 @@ export function release(
 
 export function evolveProduct(product: Product | undefined, event: ProductEvent): Product {
   if (event.type === "ProductRegistered")
-    return { ...fieldsOf(event.data), id: event.data.id, removed: false, open: {} };
+    return { ...fieldsOf(event.data), id: event.data.id, removed: false, sold: 0, open: {} };
   if (product === undefined) throw new Error(`${event.type} without a product`);
   switch (event.type) {
     case "ProductChanged":
@@ -181,11 +191,12 @@ export function evolveProduct(product: Product | undefined, event: ProductEvent)
     case "ProductRemoved":
       return { ...product, removed: true };
     case "StockDecreased":
-      return opened(product, event.data, "reserve");
+      return { ...opened(product, event.data, "reserve"), sold: product.sold + 1 };
     case "StockRestored": {
       const { stock, orderId, undone } = event.data;
-      if (!undone) return opened(product, event.data, "restore");
-      return { ...product, stock, open: without(product.open, [orderId]) };
+      const sold = product.sold - 1;
+      if (!undone) return { ...opened(product, event.data, "restore"), sold };
+      return { ...product, stock, sold, open: without(product.open, [orderId]) };
     }
     case "ChangesClosed":
       return { ...product, open: without(product.open, event.data.orderIds) };
@@ -230,6 +241,6 @@ function without(open: Product["open"], orderIds: readonly number[]): Product["o
   return Object.fromEntries(Object.entries(open).filter(([id]) => !orderIds.includes(Number(id))));
 }
 
-function fieldsOf({ name, price, stock, imageUrl, options }: ProductFields): ProductFields {
-  return { name, price, stock, imageUrl, options };
+function fieldsOf({ name, spec, price, stock, imageUrl, options }: ProductFields): ProductFields {
+  return { name, spec, price, stock, imageUrl, options };
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Dialects } from "#kit/dialects.js";
 import {
   check,
   collection,
@@ -6,14 +7,17 @@ import {
   del,
   get,
   idOf,
-  ok,
+  itemOf,
+  optional,
   patch,
   post,
   put,
   type Route,
   resource,
+  type Source,
   whole,
 } from "#kit/http.js";
+import { MAX_CHOSEN_ID } from "#kit/shop.js";
 import type { Inventory } from "./app.js";
 import { type Product, productNotFound } from "./domain.js";
 
@@ -21,6 +25,7 @@ const MAX = 1_000_000_000;
 
 const fields = {
   name: z.string().trim().min(1).max(200),
+  spec: z.string().max(2_000),
   price: whole(0, MAX),
   stock: whole(0, MAX),
   imageUrl: z.string().max(2_000),
@@ -32,9 +37,11 @@ const fields = {
 };
 const complete = z.object({
   ...fields,
+  spec: fields.spec.default(""),
   imageUrl: fields.imageUrl.default(""),
   options: fields.options.default([]),
 });
+const numbered = complete.extend({ id: optional(whole(1, MAX_CHOSEN_ID)) });
 const part = z
   .object(fields)
   .partial()
@@ -42,28 +49,38 @@ const part = z
 const reservation = z.object({ productId: whole(1, Number.MAX_SAFE_INTEGER), qty: whole(1, 100_000) });
 
 export function represent(id: number, product: Product): object {
-  const { name, price, stock, imageUrl } = product;
-  return { "@id": id, id, name, price, stock, imageUrl };
+  const { name, spec, price, stock, sold, imageUrl } = product;
+  return { id, name, spec, price, stock, sold, imageUrl };
 }
 
 const links = (id: number) => ({ productOptions: `/products/${id}/productOptions` });
 
-export function routes(inventory: Inventory): Route[] {
-  const answer = (id: number, product: Product) =>
-    ok(`/products/${id}`, represent(id, product), { product: `/products/${id}`, ...links(id) });
+export function routes(inventory: Inventory, dialects: Dialects): Route[] {
+  const ways = dialects.ways("products", "product");
+  const own = dialects.own("products", "product");
+  const source: Source<Product> = {
+    page: (request) => inventory.page(request),
+    load: (id) => inventory.load(id),
+    represent,
+    links,
+  };
+  const said = (product: Product) =>
+    itemOf(own, product.id, represent(product.id, product), links(product.id));
   return [
     post("/products", async ({ body }) => {
-      const product = await inventory.register(check(complete, body));
-      const self = `/products/${product.id}`;
-      return created(self, represent(product.id, product), { product: self, ...links(product.id) });
+      const { id, ...fields } = dialects.check("products", numbered, body);
+      const product = await inventory.register(fields, id);
+      return created(`/products/${product.id}`, said(product));
     }),
     put("/products/:id", async ({ params, body }) => {
       const id = idOf(params.id, "product");
-      return answer(id, await inventory.change(id, check(complete, body)));
+      const changed = await inventory.change(id, dialects.check("products", complete, body));
+      return { status: 200, body: said(changed) };
     }),
     patch("/products/:id", async ({ params, body }) => {
       const id = idOf(params.id, "product");
-      return answer(id, await inventory.change(id, check(part, body)));
+      const changed = await inventory.change(id, dialects.check("products", part, body));
+      return { status: 200, body: said(changed) };
     }),
     del("/products/:id", async ({ params }) => {
       await inventory.remove(idOf(params.id, "product"));
@@ -76,16 +93,13 @@ export function routes(inventory: Inventory): Route[] {
       const self = `/products/${id}/productOptions`;
       return { status: 200, body: resource(self, { _embedded: { productOptions: product.options } }) };
     }),
+    // Not for the outside: a step of placing an order.
     put("/reservations/:id", async ({ params, body }) => {
       const { productId, qty } = check(reservation, body);
       const orderId = idOf(params.id, "order");
-      return ok(`/reservations/${orderId}`, await inventory.reserve(orderId, productId, qty));
+      const reserved = await inventory.reserve(orderId, productId, qty);
+      return { status: 200, body: resource(`/reservations/${orderId}`, reserved) };
     }),
-    ...collection<Product>("products", "product", {
-      page: (request) => inventory.page(request),
-      load: (id) => inventory.load(id),
-      represent,
-      links,
-    }),
+    ...collection<Product>(ways, source),
   ];
 }

@@ -1,6 +1,6 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
-import { main, RECORDS, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { DIALECTS, main, NOW, RECORDS, type ServiceDefinition, SHOP } from "#kit/service.js";
 import { Inventory } from "./app.js";
 import { subscriptions } from "./events.js";
 import { routes } from "./http.js";
@@ -11,10 +11,12 @@ export const inventory: ServiceDefinition = {
   app: "inventory",
   store: "inventory",
   compose(c: DependencyContainer) {
-    c.register(INVENTORY, { useFactory: () => new Inventory(c.resolve(RECORDS), c.resolve(SHOP)) });
+    c.register(INVENTORY, {
+      useFactory: () => new Inventory(c.resolve(RECORDS), c.resolve(SHOP), c.resolve(NOW)),
+    });
     const inventory = c.resolve<Inventory>(INVENTORY);
     return {
-      routes: routes(inventory),
+      routes: routes(inventory, c.resolve(DIALECTS)),
       subscriptions: subscriptions(inventory),
       onStart: () => inventory.start(),
     };

@@ -11,6 +11,7 @@ import {
   hostInMemory,
   listen,
   settled,
+  shopWith,
   until,
 } from "#kit/testing.js";
 import type { Product } from "./domain.js";
@@ -60,7 +61,7 @@ describe("the inventory", () => {
     const { body } = await http("GET", "/products");
     const products = body._embedded?.products as unknown as { id: number }[];
     assert.deepEqual(products[0], {
-      ...{ "@id": 1, id: 1, name: "TV", price: 10_000, stock: 100, imageUrl: "" },
+      ...{ "@id": 1, id: 1, name: "TV", spec: "", price: 10_000, stock: 100, sold: 0, imageUrl: "" },
       _links: {
         self: { href: "/products/1" },
         product: { href: "/products/1" },
@@ -98,19 +99,22 @@ describe("the inventory", () => {
   it("lets the owner register, change and remove products (S0-F1)", async () => {
     const { http, told } = await start();
     const options = [{ name: "L" }];
-    const registered = await http("POST", "/products", { name: " Coat ", price: "5", stock: "2", options });
+    const coat = { name: " Coat ", spec: "wool", price: "5", stock: "2", options };
+    const registered = await http("POST", "/products", coat);
     assert.deepEqual([registered.status, registered.headers.location], [201, "/products/4"]);
     assert.deepEqual(
-      [registered.body.name, registered.body.price, registered.body.imageUrl],
-      ["Coat", 5, ""],
+      [registered.body.name, registered.body.spec, registered.body.price, registered.body.imageUrl],
+      ["Coat", "wool", 5, ""],
     );
     const shown = await http("GET", "/products/4/productOptions");
     assert.deepEqual(shown.body._embedded?.productOptions, [{ name: "L", description: "" }]);
 
     const patched = await http("PATCH", "/products/4", { price: 6 });
     assert.deepEqual([patched.body.name, patched.body.price, patched.body.stock], ["Coat", 6, 2]);
+    assert.equal(patched.body.spec, "wool");
     const put = await http("PUT", "/products/4", { name: "Cape", price: 7, stock: 3 });
     assert.deepEqual([put.body.name, put.body.price, put.body.stock], ["Cape", 7, 3]);
+    assert.equal(put.body.spec, "", "what a replacement leaves out is empty");
     assert.deepEqual((await http("GET", "/products/4/productOptions")).body._embedded?.productOptions, []);
 
     const removed = await http("DELETE", "/products/4");
@@ -138,6 +142,12 @@ describe("the inventory", () => {
     const good = { name: "Coat", price: 5, stock: 2 };
     for (const [method, path, body, field] of [
       ["POST", "/products", { ...good, name: "" }, "name"],
+      ["POST", "/products", { ...good, spec: 5 }, "spec"],
+      ["POST", "/products", { ...good, id: 0 }, "id"],
+      ["POST", "/products", { ...good, id: 10_001 }, "id"],
+      ["POST", "/products", { ...good, productId: 1.5 }, "productId"],
+      ["POST", "/products", { ...good, id: 5, productId: 6 }, "productId"],
+      ["POST", "/products", { name: "Rose", price: 1, qty: -1 }, "qty"],
       ["POST", "/products", { ...good, price: -1 }, "price"],
       ["POST", "/products", { ...good, price: 0.5 }, "price"],
       ["POST", "/products", { ...good, stock: "many" }, "stock"],
@@ -168,6 +178,133 @@ describe("the inventory", () => {
   });
 });
 
+describe("an id that the owner has chosen (S2-D4)", () => {
+  const rose = { name: "Rose", spec: "red", price: 3000, stock: 10 };
+
+  it("is the product's, and what is listed stays in order", async () => {
+    const { http, told } = await start();
+    const chosen = await http("POST", "/products", { ...rose, id: 7 });
+    assert.deepEqual([chosen.status, chosen.headers.location, chosen.body.id], [201, "/products/7", 7]);
+    const { body } = await http("GET", "/products");
+    assert.deepEqual(
+      embedded({ status: 200, headers: {}, body }, "products").map(({ id }) => id),
+      [1, 2, 3, 7],
+    );
+    assert.deepEqual((await told("ProductRegistered")).at(-1), "ProductRegistered 7 10");
+  });
+
+  it("may be taken: 409, and nothing is changed, not even by one that was removed", async () => {
+    const { http } = await start();
+    for (const id of [1, "2"])
+      assertProblem(await http("POST", "/products", { ...rose, id }), 409, "product-exists");
+    assert.equal((await http("GET", "/products/1")).body.name, "TV");
+    await http("DELETE", "/products/3");
+    assertProblem(await http("POST", "/products", { ...rose, id: 3 }), 409, "product-exists");
+    assertProblem(await http("GET", "/products/3"), 404, "not-found");
+  });
+
+  it("goes to one of those who choose it at once", async () => {
+    const one = await start();
+    const other = await one.start({ slot: "inventory-1" });
+    const answers = await Promise.all(
+      Array.from({ length: 6 }, (_, i) =>
+        (i % 2 ? one : other).http("POST", "/products", { ...rose, name: `Rose ${i}`, id: 50 }),
+      ),
+    );
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [201, 409, 409, 409, 409, 409]);
+    const winner = answers.find(({ status }) => status === 201);
+    assert.equal((await one.http("GET", "/products/50")).body.name, winner?.body.name);
+  });
+
+  it("is never given to another product, at any replica", async () => {
+    const one = await start();
+    const other = await one.start({ slot: "inventory-1" });
+    const ids: number[] = [];
+    const register = async (at: typeof one, body: object) => {
+      const { status, body: made } = await at.http("POST", "/products", body);
+      assert.equal(status, 201, JSON.stringify(made));
+      ids.push(Number(made.id));
+      return Number(made.id);
+    };
+    // Each replica hands ids out of a block of its own: the chosen ones lie in both, and far beyond.
+    const next = await register(one, rose);
+    const nextThere = await register(other, rose);
+    for (const id of [next + 1, next + 2, nextThere + 1, nextThere + 3, 300])
+      await register(one, { ...rose, id });
+    for (let i = 0; i < 40; i++) await register(i % 2 ? one : other, rose);
+    await register(other, { ...rose, id: 10_000 });
+    for (let i = 0; i < 10; i++) await register(i % 2 ? one : other, rose);
+    assert.equal(new Set(ids).size, ids.length, ids.join(" "));
+  });
+
+  it("may be left out, empty or null: then the next one is given", async () => {
+    const { http } = await start();
+    const ids: unknown[] = [];
+    for (const id of [undefined, null, ""])
+      ids.push((await http("POST", "/products", { ...rose, id })).body.id);
+    assert.deepEqual(ids, [4, 5, 6]);
+  });
+});
+
+describe("a product in the words of the seeds", () => {
+  it("is registered, changed and shown with the flowers' names (S2-D4)", async () => {
+    const { http } = await start({ shop: shopWith({ dialect: "flower" }) });
+    const sent = { productId: 9, name: "Rose", spec: "red", qty: 10, price: 3000 };
+    const made = await http("POST", "/products", sent);
+    assert.equal(made.status, 201);
+    const { _links, ...body } = made.body;
+    assert.deepEqual(body, { ...sent, id: 9, stock: 10, sold: 0, imageUrl: "" });
+    const changed = await http("PATCH", "/products/9", { qty: 4 });
+    assert.deepEqual([changed.body.stock, changed.body.qty], [4, 4]);
+  });
+
+  it("is also a productInfo, a menu and a topBook, in these words alone (S2-R2, S4-D4, S1-R2)", async () => {
+    const { http, reserve, settled } = await start();
+    await http("PATCH", "/products/1", { spec: "60 inch" });
+    await reserve(7, 3);
+    await settled();
+    for (const [path, one, item] of [
+      ["productInfos", "productInfo", { productId: 1, name: "TV", spec: "60 inch", qty: 97, price: 10_000 }],
+      ["menus", "menu", { id: 1, name: "TV", price: 10_000 }],
+      ["topBooks", "topBook", { id: 1, bookid: 1, count: 1 }],
+    ] as const) {
+      const list = await http("GET", `/${path}`);
+      const { _links, ...first } = embedded(list, path)[0] ?? {};
+      assert.deepEqual(first, item, path);
+      const self = { href: `/${path}/1` };
+      assert.deepEqual([_links?.self, _links?.[one]], [self, self]);
+      assert.deepEqual((await http("GET", `/${path}/1`)).body, { ...item, _links });
+      assert.deepEqual(list.body.page, { size: 20, totalElements: 3, totalPages: 1, number: 0 });
+      assertProblem(await http("GET", `/${path}/9`), 404, "not-found");
+      assertProblem(await http("POST", `/${path}`, item), 405, "method-not-allowed");
+      assert.equal((await http("GET", `/profile/${path}`)).status, 200);
+    }
+  });
+});
+
+describe("how many orders a product was sold in (S1-R2)", () => {
+  it("counts orders, not pieces, and those that were taken back no more", async () => {
+    const { http, reserve, cancelled, aborted, settled } = await start();
+    const sold = async () => (await http("GET", "/products/1")).body.sold;
+    await reserve(7, 3);
+    await reserve(7, 3);
+    await reserve(8, 1);
+    assert.equal(await sold(), 2);
+    assertProblem(await reserve(9, 1000), 409, "out-of-stock");
+    assert.equal(await sold(), 2);
+    cancelled(7);
+    cancelled(7);
+    aborted(10);
+    await settled();
+    assert.equal(await sold(), 1);
+    assert.equal(
+      (await http("PATCH", "/products/1", { price: 1 })).body.sold,
+      1,
+      "whatever its owner changes",
+    );
+  });
+});
+
 describe("stock", () => {
   it("is reserved for an order once, and the answer says what it costs", async () => {
     const { reserve, stock, told } = await start();
@@ -185,6 +322,13 @@ describe("stock", () => {
     assert.deepEqual([again[0]?.body, again[1]?.body], [reserved.body, reserved.body]);
     assert.equal(await stock(), 97);
     assert.deepEqual(await told("StockDecreased"), ["StockDecreased 7 97"]);
+  });
+
+  it("may be ordered down to the last piece (S2-T3)", async () => {
+    const { reserve, stock } = await start();
+    assert.equal((await reserve(7, 5, 2)).status, 200);
+    assert.equal(await stock(2), 0);
+    assertProblem(await reserve(8, 1, 2), 409, "out-of-stock");
   });
 
   it("is never given out twice: of many orders at two replicas just so many get it", async () => {

@@ -14,9 +14,9 @@ import {
   type HostOptions,
   hostInMemory,
   listen,
-  ownerShop,
   SHOP,
   settled,
+  shopWith,
   until,
 } from "#kit/testing.js";
 import { delivery } from "../../delivery/src/main.js";
@@ -84,14 +84,14 @@ async function assertNothingLeft(m: Awaited<ReturnType<typeof market>>) {
   assert.equal(await m.count("delivery", "deliveries"), 0, "deliveries");
   assert.equal(await m.count("orderview", "orderStatuses"), 0, "order statuses");
   const payments = embedded(await m.payment.http("GET", "/payments"), "payments");
-  for (const one of payments) assert.match(String(one.paymentStatus), /^Payment(Failed|Cancelled)$/);
+  for (const one of payments) assert.match(String(one.state), /^Payment(Failed|Cancelled)$/);
   for (const { id, stock } of SHOP.catalogue) assert.equal(await m.stock(id), stock, `stock of ${id}`);
   assert.deepEqual(m.told("OrderPlaced"), []);
 }
 
 describe("an order", () => {
   it("goes all the way: paid, accepted, on delivery, and shown in one query", async () => {
-    const m = await market();
+    const m = await market({ now: () => new Date("2026-11-21T08:00:00Z") });
     const placed = await m.place({ ...TV, qty: 2 });
     assert.equal(placed.status, 201);
     assert.equal(placed.headers["content-type"], "application/hal+json");
@@ -100,8 +100,10 @@ describe("an order", () => {
     assert.match(String(approvalCode), /^\d{8}$/);
     assert.deepEqual(body, {
       ...{ id: 1, orderId: 1, productId: 1, productName: "Outwear-1", qty: 2, quantity: 2 },
-      ...{ customerId: null, customerName: null, customerAddr: null },
-      ...{ price: 10_000, amount: 20_000, paymentId: 1, orderStatus: "OrderPlaced", state: "OrderPlaced" },
+      ...{ customerId: null, customerName: null, customerAddr: null, phoneNumber: null },
+      ...{ storeId: null, note: null, method: "card", orderDate: "2026-11-21T08:00:00.000Z" },
+      ...{ price: 10_000, amount: 20_000, paid: true, paymentId: 1 },
+      ...{ orderStatus: "OrderPlaced", state: "OrderPlaced" },
       _links: {
         self: { href: "/orders/1" },
         order: { href: "/orders/1" },
@@ -204,7 +206,7 @@ describe("an order", () => {
 });
 
 describe("an order that cannot be", () => {
-  it("because there are not enough: 409, and nothing is left", async () => {
+  it("because there are not enough: 409, and nothing is left (S2-H2)", async () => {
     const m = await market();
     const problem = assertProblem(await m.place({ productId: 2, qty: 6 }), 409, "out-of-stock");
     assert.deepEqual(problem.errors, [{ field: "qty", reason: "is more than the 5 in stock" }]);
@@ -219,7 +221,7 @@ describe("an order that cannot be", () => {
     await assertNothingLeft(m);
   });
 
-  it("because the payment is declined: 402, nothing was told (S0-T3), and the stock is back", async () => {
+  it("because the payment is declined: 402, nothing was told (S0-T3), no ghost is shown (S4-T2), and the stock is back", async () => {
     const m = await market();
     await m.payment.http("PUT", "/drill", { declineRate: 1 });
     assertProblem(await m.place(TV), 402, "payment-declined");
@@ -232,7 +234,7 @@ describe("an order that cannot be", () => {
     ]);
   });
 
-  it("because payment is down: 503 with Retry-After, nothing is left, and later it works", async () => {
+  it("because payment is down: 503 with Retry-After, nothing is left, and later it works (S4-N5)", async () => {
     const m = await market();
     m.payment.leave();
     const answer = await m.place(TV);
@@ -268,7 +270,7 @@ describe("an order that cannot be", () => {
     assert.equal((await m.place(TV)).status, 201);
   });
 
-  it("because payment answers too late: what it approved in the end is taken back", async () => {
+  it("because payment answers too late: what it approved in the end is taken back (S4-T8)", async () => {
     const m = await market();
     await m.payment.http("PUT", "/drill", { delayMs: 30 });
     const impatient = await m.start(order, {
@@ -553,7 +555,7 @@ describe("an order that is cancelled", () => {
   });
 
   for (const away of ["payment", "inventory", "store", "delivery", "orderview"] as const)
-    it(`while ${away} is away is taken back there later`, async () => {
+    it(`while ${away} is away is taken back there later (S3-N2)`, async () => {
       const m = await market();
       await m.place(TV);
       m[away].leave();
@@ -647,7 +649,7 @@ describe("events that come twice and in any order", () => {
 
 describe("a shop whose owner", () => {
   it("accepts: the order waits for that, then goes on", async () => {
-    const m = await market({ shop: ownerShop({ accept: "owner" }) });
+    const m = await market({ shop: shopWith({ store: { accept: "owner" } }) });
     await m.place(TV);
     await m.settled();
     assert.deepEqual(await m.statuses(1), ["OrderPlaced", "PaymentApproved", null, null]);
@@ -659,7 +661,7 @@ describe("a shop whose owner", () => {
   });
 
   it("rejects: the customer gets everything back", async () => {
-    const m = await market({ shop: ownerShop({ accept: "owner" }) });
+    const m = await market({ shop: shopWith({ store: { accept: "owner" } }) });
     await m.place(TV);
     await m.settled();
     await m.store.http("PUT", "/storeOrders/1/reject", { reason: "sold out" });
@@ -670,7 +672,7 @@ describe("a shop whose owner", () => {
   });
 
   it("accepts and is too late: it is cancelled already", async () => {
-    const m = await market({ shop: ownerShop({ accept: "owner" }) });
+    const m = await market({ shop: shopWith({ store: { accept: "owner" } }) });
     await m.place(TV);
     await m.settled();
     await m.cancel(1);
@@ -680,7 +682,7 @@ describe("a shop whose owner", () => {
   });
 
   it("confirms cancellations: the delivery is cancelled only then (S0-F7)", async () => {
-    const m = await market({ shop: ownerShop({ confirmCancel: "owner" }) });
+    const m = await market({ shop: shopWith({ store: { confirmCancel: "owner" } }) });
     await m.place(TV);
     await m.settled();
     await m.cancel(1);
@@ -693,6 +695,838 @@ describe("a shop whose owner", () => {
     assert.deepEqual([confirmed.status, confirmed.body.storeStatus], [200, "StoreCancelled"]);
     await m.settled();
     assert.deepEqual(await m.statuses(1), TAKEN_BACK);
+  });
+});
+
+/** Paid by a command of the customer, after the order. */
+const LATER = { payment: { ...SHOP.payment, when: "later" as const } };
+/** What is ordered need not be in stock, and says what it costs. */
+const TO_ORDER = { stock: "none" as const, payment: { ...SHOP.payment, price: "order" as const } };
+
+/** Lets the payment of an order go through, and then loses the answer: `meanwhile` happens before that is known. */
+const losingThePayment =
+  (meanwhile: () => Promise<void>) =>
+  (sidecar: Sidecar): Sidecar => ({
+    ...sidecar,
+    invoke: async (app, call) => {
+      const answer = await sidecar.invoke(app, call);
+      if (app !== "payment") return answer;
+      await meanwhile();
+      throw new Unavailable("timeout");
+    },
+  });
+
+describe("a shop whose customers pay later", () => {
+  const later = shopWith(LATER);
+  const pay = (m: Awaited<ReturnType<typeof market>>, body: object = { paymentStatus: "END" }) =>
+    m.payment.http("PUT", "/payments/1", body);
+
+  it("keeps an order until it is paid; only then does anyone begin with it, once (S3-F2, F3)", async () => {
+    const m = await market({ shop: later });
+    const placed = await m.place({ ...TV, qty: 2 });
+    assert.deepEqual([placed.status, placed.body.paid, placed.body.approvalCode], [201, false, null]);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), ["OrderPlaced", "PaymentRequested", null, null]);
+    assert.equal((await m.get("payment", "/payments/1")).state, "PaymentRequested");
+    assert.equal(await m.stock(1), 98, "its pieces are kept for it");
+    assert.deepEqual([...m.types(1)].sort(), ["OrderPlaced", "StockDecreased"]);
+
+    const answers = await Promise.all([pay(m), pay(m)]);
+    answers.push(await pay(m));
+    for (const { status, body } of answers) assert.deepEqual([status, body.state], [200, "PaymentApproved"]);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+    const order = await m.get("order", "/orders/1");
+    assert.deepEqual([order.paid, order.approvalCode], [true, answers[0]?.body.approvalCode]);
+    for (const type of ["PaymentApproved", "OrderPaid", "StoreAccepted", "DeliveryStarted"])
+      assert.equal(m.told(type).length, 1, type);
+  });
+
+  it("takes no order while payment is away, and takes it when payment is back (S3-N1, N6)", async () => {
+    const m = await market({ shop: later });
+    m.payment.leave();
+    assertProblem(await m.place(TV), 503, "payment-unavailable");
+    await m.settled();
+    m.payment.join();
+    await assertNothingLeft(m);
+    const placed = await m.place(TV);
+    assert.equal(placed.status, 201);
+    assert.equal((await m.get("payment", `/payments/${placed.body.id}`)).state, "PaymentRequested");
+  });
+
+  it("leaves nothing when the announcement's answer is lost", async () => {
+    const m = await market({ shop: later });
+    const unlucky = await m.start(order, { slot: "unlucky", through: losingThePayment(m.settled) });
+    assertProblem(await unlucky.http("POST", "/orders", TV), 503, "payment-unavailable");
+    await assertNothingLeft(m);
+    assertProblem(await pay(m), 409, "payment-closed");
+  });
+
+  it("takes an unpaid order back like any other; it cannot be paid any more", async () => {
+    const m = await market({ shop: later });
+    await m.place(TV);
+    await m.cancel(1);
+    await m.settled();
+    assert.equal(await m.stock(1), 100);
+    assert.equal((await m.statuses(1))[1], "PaymentCancelled");
+    assert.equal(m.told("PaymentCancelled")[0]?.data.refunded, 0);
+    assertProblem(await pay(m), 409, "payment-closed");
+    await m.settled();
+    assert.deepEqual(m.told("OrderPaid"), []);
+  });
+
+  it("lets a customer whose card was declined try again", async () => {
+    const m = await market({ shop: later });
+    await m.place(TV);
+    await m.payment.http("PUT", "/drill", { declineRate: 1 });
+    assertProblem(await pay(m), 402, "payment-declined");
+    await m.settled();
+    assert.equal((await m.get("order", "/orders/1")).state, "OrderPlaced");
+    assert.deepEqual((await pay(m, { paymentStatus: "END", paymentType: "cash" })).status, 200);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+  });
+
+  it("is not confused when paying and cancelling meet: paid back, or never charged", async () => {
+    const m = await market({ shop: later });
+    for (let id = 1; id <= 10; id++) {
+      await m.place(TV);
+      const paying = () => m.payment.http("PUT", `/payments/${id}/pay`);
+      const [cancelled] =
+        id % 2
+          ? await Promise.all([m.cancel(id), paying()])
+          : (await Promise.all([paying(), m.cancel(id)])).reverse();
+      assert.equal(cancelled?.status, 200);
+    }
+    await m.settled();
+    for (let id = 1; id <= 10; id++) {
+      assert.equal((await m.get("order", `/orders/${id}`)).state, "OrderCancelled");
+      assert.equal((await m.get("payment", `/payments/${id}`)).state, "PaymentCancelled");
+      const approved = m.types(id).includes("PaymentApproved");
+      const [taken] = m.told("PaymentCancelled").filter(({ data }) => data.orderId === id);
+      assert.equal(taken?.data.refunded, approved ? 10_000 : 0, `order ${id}`);
+    }
+    assert.equal(await m.stock(1), 100);
+  });
+});
+
+describe("a shop where an order stands though payment is away", () => {
+  const register = { unreachable: "register" as const };
+
+  it("charges it when payment is back, once, and goes on with it (S2-P1)", async () => {
+    const m = await market({ shop: shopWith({ payment: register }) });
+    m.payment.leave();
+    const placed = await m.place(TV);
+    assert.deepEqual([placed.status, placed.body.paid, placed.body.state], [201, false, "OrderPlaced"]);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), ["OrderPlaced", "PaymentRequested", null, null]);
+    assert.deepEqual(m.told("OrderPaid"), [], "nobody begins with what is not paid");
+    m.payment.join();
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+    assert.equal((await m.get("order", "/orders/1")).paid, true);
+    for (const type of ["PaymentApproved", "OrderPlaced", "OrderPaid", "DeliveryStarted"])
+      assert.equal(m.told(type).length, 1, type);
+  });
+
+  it("charges it when the payment gateway is back", async () => {
+    const m = await market({ shop: shopWith({ payment: register }) });
+    await m.payment.http("PUT", "/drill", { failureRate: 1 });
+    const placed = await m.place(TV);
+    assert.deepEqual([placed.status, placed.body.paid], [201, false]);
+    await m.payment.http("PUT", "/drill", {});
+    await until(() => m.told("DeliveryStarted").length === 1, "it is paid and on its way");
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+    assert.equal(m.told("PaymentApproved").length, 1);
+  });
+
+  it("cancels it when its payment is declined then, and the stock is back", async () => {
+    const m = await market({ shop: shopWith({ payment: register }) });
+    m.payment.leave();
+    await m.place(TV);
+    await m.payment.http("PUT", "/drill", { declineRate: 1 });
+    m.payment.join();
+    await m.settled();
+    const { state, reason } = await m.get("order", "/orders/1");
+    assert.deepEqual([state, reason], ["OrderCancelled", "declined by the card issuer"]);
+    assert.deepEqual((await m.statuses(1)).slice(0, 2), ["OrderCancelled", "PaymentFailed"]);
+    assert.equal(await m.stock(1), 100);
+    assert.deepEqual([m.told("OrderPaid"), m.told("StoreAccepted"), m.told("DeliveryStarted")], [[], [], []]);
+  });
+
+  it("keeps nothing of what was cancelled before payment was back", async () => {
+    const m = await market({ shop: shopWith({ payment: register }) });
+    m.payment.leave();
+    await m.place(TV);
+    await m.cancel(1);
+    await m.settled();
+    m.payment.join();
+    await m.settled();
+    // Payment hears of the order and of its end, in this order: charged, if at all, and paid back.
+    const refunds = m.told("PaymentCancelled").map(({ data }) => data.refunded);
+    assert.deepEqual(
+      refunds,
+      m.told("PaymentApproved").map(({ data }) => data.amount),
+    );
+    for (const one of embedded(await m.payment.http("GET", "/payments"), "payments"))
+      assert.equal(one.state, "PaymentCancelled");
+    assert.equal((await m.get("order", "/orders/1")).state, "OrderCancelled");
+    assert.equal(await m.stock(1), 100);
+    assert.deepEqual([m.told("StoreAccepted"), m.told("DeliveryStarted")], [[], []]);
+  });
+
+  it("refuses what a payment that can be reached declines: 402, and nothing is left", async () => {
+    const m = await market({ shop: shopWith({ payment: register }) });
+    await m.payment.http("PUT", "/drill", { declineRate: 1 });
+    assertProblem(await m.place(TV), 402, "payment-declined");
+    await assertNothingLeft(m);
+  });
+
+  it("only announces the payment where customers pay later", async () => {
+    const m = await market({ shop: shopWith({ payment: { ...register, when: "later" } }) });
+    m.payment.leave();
+    assert.equal((await m.place(TV)).status, 201);
+    m.payment.join();
+    await m.settled();
+    assert.equal((await m.get("payment", "/payments/1")).state, "PaymentRequested");
+    assert.deepEqual(m.told("OrderPaid"), []);
+    assert.equal((await m.payment.http("PUT", "/payments/1/pay")).status, 200);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+  });
+
+  for (const when of ["before", "after"] as const)
+    it(`counts a payment once whose answer was lost and which is told ${when} the order stands`, async () => {
+      const m = await market({ shop: shopWith({ payment: register }) });
+      const meanwhile = async () => {
+        if (when === "before") await m.settled();
+      };
+      if (when === "after") m.order.leave();
+      const unlucky = await m.start(order, { slot: "unlucky", through: losingThePayment(meanwhile) });
+      if (when === "after") unlucky.leave();
+      const placed = await unlucky.http("POST", "/orders", TV);
+      assert.deepEqual([placed.status, placed.body.paid], [201, when === "before"]);
+      if (when === "after") unlucky.join();
+      await m.settled();
+      assert.deepEqual(await m.statuses(1), DELIVERED);
+      const { paid, approvalCode } = await m.get("order", "/orders/1");
+      assert.deepEqual([paid, approvalCode], [true, (await m.get("payment", "/payments/1")).approvalCode]);
+      for (const type of ["PaymentApproved", "OrderPaid"]) assert.equal(m.told(type).length, 1, type);
+    });
+
+  for (const when of ["before", "after"] as const)
+    it(`keeps nothing whose payment was declined, though that was told ${when} the order stood and its answer was lost`, async () => {
+      const m = await market({ shop: shopWith({ payment: register }) });
+      await m.payment.http("PUT", "/drill", { declineRate: 1 });
+      m.order.leave();
+      const meanwhile = async () => {
+        if (when === "before") await m.settled();
+      };
+      const unlucky = await m.start(order, { slot: "unlucky", through: losingThePayment(meanwhile) });
+      if (when === "after") unlucky.leave();
+      const placed = await unlucky.http("POST", "/orders", TV);
+      if (when === "before") assertProblem(placed, 503, "order-given-up");
+      else assert.deepEqual([placed.status, placed.body.paid], [201, false]);
+      if (when === "after") unlucky.join();
+      await m.settled();
+      if (when === "before") await assertNothingLeft({ ...m, order: unlucky });
+      else assert.equal((await m.get("order", "/orders/1")).state, "OrderCancelled");
+      assert.equal(await m.stock(1), 100);
+      assert.deepEqual(m.told("OrderPaid"), []);
+    });
+});
+
+describe("a shop without stock", () => {
+  /** The calls of the order service, as "PUT inventory". */
+  async function called(shop: Shop) {
+    const calls: string[] = [];
+    const through = (sidecar: Sidecar): Sidecar => ({
+      ...sidecar,
+      invoke: (app, call) => {
+        calls.push(`${call.method} ${app}`);
+        return sidecar.invoke(app, call);
+      },
+    });
+    const m = await market({ shop });
+    const asking = await m.start(order, { slot: "asking", through });
+    return { ...m, calls, place: (body: object) => asking.http("POST", "/orders", body) };
+  }
+
+  it("asks nobody for what an order says itself: its name and what it costs (S3-H1)", async () => {
+    const m = await called(shopWith(TO_ORDER));
+    m.inventory.leave();
+    const placed = await m.place({
+      productId: 77,
+      qty: 2,
+      productName: "Coffee",
+      cost: 2500,
+      paymentType: "cash",
+    });
+    assert.deepEqual([placed.status, m.calls], [201, ["POST payment"]]);
+    const { productName, amount, price, method } = placed.body;
+    assert.deepEqual([productName, amount, price, method], ["Coffee", 2500, 1250, "cash"]);
+    await m.settled();
+    assert.deepEqual(await m.statuses(1), DELIVERED);
+    const paid = await m.get("payment", "/payments/1");
+    assert.deepEqual([paid.amount, paid.method, paid.approvalCode], [2500, "cash", null]);
+    await m.cancel(1);
+    m.inventory.join();
+    await m.settled();
+    assert.deepEqual([await m.stock(1), m.told("StockRestored")], [100, []]);
+  });
+
+  it("looks up what an order leaves out, and reserves nothing", async () => {
+    const m = await called(shopWith(TO_ORDER));
+    const priced = await m.place({ productId: 2, qty: 30, cost: 5 });
+    assert.deepEqual([priced.body.productName, priced.body.amount], ["MASK", 5], "the order's price counts");
+    const named = await m.place({ productId: 2, qty: 30, productName: "My mask" });
+    assert.deepEqual([named.body.productName, named.body.amount], ["My mask", 600_000]);
+    assert.deepEqual(
+      m.calls.filter((call) => call.endsWith("inventory")),
+      ["GET inventory", "GET inventory"],
+    );
+    await m.settled();
+    assert.deepEqual([await m.stock(2), m.told("StockDecreased")], [5, []]);
+  });
+
+  it("takes the price from the shop's file while inventory is away", async () => {
+    const m = await called(shopWith(TO_ORDER));
+    m.inventory.leave();
+    const placed = await m.place({ productId: 1, qty: 2 });
+    assert.deepEqual([placed.status, placed.body.productName, placed.body.amount], [201, "TV", 20_000]);
+    const unknown = await m.place({ productId: 99, qty: 1 });
+    assertProblem(unknown, 503, "inventory-unavailable");
+    assert.equal(unknown.headers["retry-after"], "2");
+  });
+
+  it("knows what is not sold: 404, and nobody need hear of it", async () => {
+    const m = await called(shopWith(TO_ORDER));
+    const problem = assertProblem(await m.place({ productId: 99, qty: 1 }), 404, "product-not-found");
+    assert.deepEqual(problem.errors, [{ field: "productId", reason: "names no product" }]);
+    await assertNothingLeft(m);
+    assert.deepEqual([m.types(1), m.calls], [[], ["GET inventory"]]);
+  });
+
+  it("refuses another price than the catalogue's where that one counts", async () => {
+    const m = await called(shopWith({ stock: "none" }));
+    const body = { productId: 1, productName: "TV", qty: 2 };
+    const problem = assertProblem(await m.place({ ...body, cost: 19_999 }), 422, "price-differs");
+    assert.equal(problem.amount, 20_000);
+    await assertNothingLeft(m);
+    assert.equal((await m.place({ ...body, cost: 20_000 })).body.amount, 20_000);
+    assert.equal((await m.place(body)).body.amount, 20_000);
+  });
+});
+
+describe("the price of an order", () => {
+  it("is the catalogue's, and who expects another one is told: 422, and nothing is left", async () => {
+    const m = await market();
+    for (const wrong of [0, 9_999, 10_001]) {
+      const problem = assertProblem(await m.place({ ...TV, totalPrice: wrong }), 422, "price-differs");
+      assert.equal(problem.amount, 10_000);
+    }
+    await assertNothingLeft(m);
+    assert.equal((await m.place({ ...TV, totalPrice: 10_000 })).status, 201);
+  });
+
+  it("is the order's where the shop says so, even with stock (S2-H3)", async () => {
+    const m = await market({ shop: shopWith({ payment: { price: "order" } }) });
+    const placed = await m.place({ productId: 1, qty: 3, cost: 100 });
+    const { amount, price, productName } = placed.body;
+    assert.deepEqual([placed.status, amount, price, productName], [201, 100, 33, "TV"]);
+    assert.equal((await m.get("payment", "/payments/1")).amount, 100);
+    assert.equal((await m.place({ productId: 1, qty: 3 })).body.amount, 30_000);
+  });
+});
+
+describe("ordering exactly what is there", () => {
+  it("works, and then there is nothing left (S2-T3)", async () => {
+    const m = await market();
+    assert.equal((await m.place({ productId: 2, qty: 5 })).status, 201);
+    assert.equal(await m.stock(2), 0);
+    assertProblem(await m.place({ productId: 2, qty: 1 }), 409, "out-of-stock");
+  });
+});
+
+describe("cancelling, and what must not have begun", () => {
+  /** The owner accepts, makes, and hands over; the customer may cancel until `customer`, the shop until `shop`. */
+  const workshop = (cancel: Partial<Shop["cancel"]>) =>
+    shopWith({ store: { accept: "owner", making: "owner" }, delivery: "made", cancel });
+  /** A cafe: the owner's acceptance starts the making, and that ends everybody's right to cancel. */
+  const CAFE = shopWith({
+    ...TO_ORDER,
+    store: { accept: "owner", making: "acceptance" },
+    ...{ delivery: "none", cancel: { customer: "making", shop: "making" } },
+  });
+  const STEPS = ["accept", "start", "complete", "deliver"] as const;
+  const step = (m: Awaited<ReturnType<typeof market>>, id: number, what: (typeof STEPS)[number]) =>
+    what === "deliver"
+      ? m.delivery.http("PUT", `/deliveries/${id}/complete`)
+      : m.store.http("PUT", `/storeOrders/${id}/${what}`);
+  /** For each number of steps that were taken: how it ends when it is cancelled then. */
+  async function afterEachStep(
+    m: Awaited<ReturnType<typeof market>>,
+    end: (id: number) => Promise<{ status: number; body: object }>,
+  ) {
+    const ends: string[] = [];
+    for (let taken = 0; taken <= STEPS.length; taken++) {
+      const id = Number((await m.place(TV)).body.id);
+      await m.settled();
+      for (const what of STEPS.slice(0, taken)) {
+        assert.equal((await step(m, id, what)).status, 200, `${what} ${id}`);
+        await m.settled();
+      }
+      const { status, body } = await end(id);
+      await m.settled();
+      const state = String((await m.get("order", `/orders/${id}`)).state);
+      assert.equal(state === "OrderCancelled", status === 200, `${taken} steps: ${state}`);
+      const paid = (await m.get("payment", `/payments/${id}`)).state;
+      assert.equal(paid, status === 200 ? "PaymentCancelled" : "PaymentApproved", `${taken} steps`);
+      ends.push(
+        status === 200
+          ? "cancelled"
+          : (String((body as { type?: unknown }).type)
+              .split(":")
+              .at(-1) ?? ""),
+      );
+    }
+    return ends;
+  }
+
+  for (const [until, ends] of [
+    ["acceptance", ["cancelled", "order-closed", "order-closed", "order-closed", "order-delivered"]],
+    ["making", ["cancelled", "cancelled", "order-closed", "order-closed", "order-delivered"]],
+    ["delivery", ["cancelled", "cancelled", "cancelled", "order-closed", "order-delivered"]],
+    ["completion", ["cancelled", "cancelled", "cancelled", "cancelled", "order-delivered"]],
+  ] as const)
+    it(`the customer may until ${until}`, async () => {
+      const m = await market({ shop: workshop({ customer: until }) });
+      assert.deepEqual(await afterEachStep(m, m.cancel), ends);
+    });
+
+  for (const [until, ends] of [
+    ["acceptance", ["cancelled", "store-order-closed", "store-order-closed"]],
+    ["making", ["cancelled", "cancelled", "store-order-closed"]],
+    ["delivery", ["cancelled", "cancelled", "cancelled"]],
+  ] as const)
+    it(`the shop may until ${until}, whatever the customer may`, async () => {
+      const m = await market({ shop: workshop({ shop: until, customer: "acceptance" }) });
+      const reject = (id: number) => m.store.http("PUT", `/storeOrders/${id}/reject`);
+      assert.deepEqual(await afterEachStep(m, reject), [...ends, "store-order-closed", "store-order-closed"]);
+    });
+
+  it("a customer who asks for the money back cancels the order, as far as that is still possible (S3-H5)", async () => {
+    const m = await market({ shop: workshop({ customer: "making" }) });
+    const refund = (id: number) => m.payment.http("DELETE", `/payments/${id}`);
+    assert.deepEqual(await afterEachStep(m, refund), [
+      ...["cancelled", "cancelled", "order-closed", "order-closed", "order-delivered"],
+    ]);
+    const [first, ...more] = m.told("PaymentCancelled");
+    assert.deepEqual([first?.data.orderId, first?.data.refunded, more.length], [1, 10_000, 1]);
+    assert.equal(m.told("OrderCancelled").length, 2);
+  });
+
+  it("an unpaid order is cancelled through its payment too", async () => {
+    const m = await market({ shop: shopWith(LATER) });
+    await m.place(TV);
+    const asked = await m.payment.http("DELETE", "/payments/1");
+    assert.deepEqual([asked.status, asked.body.state], [200, "PaymentCancelled"]);
+    await m.settled();
+    assert.equal((await m.get("order", "/orders/1")).state, "OrderCancelled");
+  });
+
+  it("the cafe may before it makes anything, and the customer is refunded (S4-F5, F7)", async () => {
+    const m = await market({ shop: CAFE });
+    await m.place({ menuId: 1, qty: 2, totalPrice: 8000 });
+    await m.settled();
+    const rejected = await m.store.http("PUT", "/cafeOrders/1/ordercancel");
+    assert.deepEqual([rejected.status, rejected.body.status], [200, "OrderCanceled"]);
+    await m.settled();
+    assert.equal((await m.get("order", "/orders/1")).state, "OrderCancelled");
+    assert.equal(m.told("PaymentCancelled")[0]?.data.refunded, 8000);
+    assertProblem(await m.store.http("PUT", "/cafeOrders/1/orderapprove"), 409, "store-order-closed");
+  });
+
+  it("a drink that is being made is taken back with its payment and its delivery (S3-F7)", async () => {
+    const m = await market({
+      shop: shopWith({ ...TO_ORDER, store: { making: "acceptance" }, delivery: "made" }),
+    });
+    await m.place({ productId: 1, productName: "Coffee", qty: 1, cost: 1000, destination: "seoul" });
+    await m.settled();
+    assert.deepEqual(
+      [(await m.get("store", "/storeOrders/1")).state, (await m.get("delivery", "/deliveries/1")).state],
+      ["MakeStarted", "DeliveryPrepared"],
+    );
+    assert.equal((await m.cancel(1)).status, 200);
+    await m.settled();
+    assert.deepEqual(
+      [
+        (await m.get("payment", "/payments/1")).state,
+        (await m.get("store", "/storeOrders/1")).state,
+        (await m.get("delivery", "/deliveries/1")).state,
+      ],
+      ["PaymentCancelled", "StoreCancelled", "DeliveryCancelled"],
+    );
+    assertProblem(await m.store.http("PUT", "/storeOrders/1/complete"), 409, "store-order-closed");
+  });
+
+  it("and the making never both happen, however close they come (S4-F4, T1)", async () => {
+    const m = await market({ shop: CAFE });
+    await m.start(order, { slot: "order-1" });
+    const other = await m.start(store, { slot: "store-1" });
+    const outcomes = { cancelled: 0, made: 0 };
+    for (let round = 0; round < 60; round++) {
+      const id = Number((await m.place({ menuId: 1, qty: 1, totalPrice: 4000 })).body.id);
+      await m.settled();
+      const [owner, late] = [round % 2 ? m.store : other, (round >> 1) % 6];
+      /** Lets one of them go ahead by some steps. */
+      const after = async <T>(steps: number, act: () => Promise<T>) => {
+        for (let i = 0; i < steps; i++) await macrotask();
+        return act();
+      };
+      const accept = () => owner.http("PUT", `/cafeOrders/${id}/orderapprove`);
+      const cancel = () => m.order.http("PUT", `/orders/${id}/ordercancel`);
+      const [first, second] = round % 4 < 2 ? [cancel, accept] : [accept, cancel];
+      const answers = await Promise.all([after(0, first), after(late, second)]);
+      const [cancelled, accepted] = round % 4 < 2 ? answers : [answers[1], answers[0]];
+      await m.settled();
+
+      const about = `round ${round}: cancel ${cancelled.status}, accept ${accepted.status}`;
+      assert.deepEqual([cancelled.status, accepted.status].sort(), [200, 409], about);
+      const taken = cancelled.status === 200;
+      if (!taken) assert.equal(assertProblem(cancelled, 409, "order-closed").begun, "making");
+      outcomes[taken ? "cancelled" : "made"]++;
+      assert.equal(
+        (await m.get("order", `/orders/${id}`)).state,
+        taken ? "OrderCancelled" : "OrderPlaced",
+        about,
+      );
+      const { state } = await m.get("store", `/storeOrders/${id}`);
+      assert.equal(state, taken ? "StoreCancelled" : "MakeStarted", about);
+      assert.equal(m.types(id).includes("MakeStarted"), !taken, about);
+      assert.equal(m.types(id).includes("PaymentCancelled"), taken, about);
+    }
+    assert.ok(outcomes.cancelled > 0 && outcomes.made > 0, JSON.stringify(outcomes));
+  });
+
+  it("by the cafe and the making never both happen either (S4-F5)", async () => {
+    const m = await market({ shop: CAFE });
+    const other = await m.start(store, { slot: "store-1" });
+    for (let round = 0; round < 30; round++) {
+      const id = Number((await m.place({ menuId: 1, qty: 1, totalPrice: 4000 })).body.id);
+      await m.settled();
+      const [one, two] = round % 2 ? [m.store, other] : [other, m.store];
+      const [rejected, accepted] = await Promise.all([
+        one.http("PUT", `/cafeOrders/${id}/ordercancel`),
+        two.http("PUT", `/cafeOrders/${id}/orderapprove`),
+      ]);
+      await m.settled();
+      assert.deepEqual([rejected.status, accepted.status].sort(), [200, 409], `round ${round}`);
+      const taken = rejected.status === 200;
+      assert.equal((await m.get("order", `/orders/${id}`)).state, taken ? "OrderCancelled" : "OrderPlaced");
+      assert.equal(m.types(id).includes("MakeStarted"), !taken, `round ${round}`);
+    }
+  });
+
+  for (const until of ["acceptance", "delivery"] as const)
+    it(`and what happens by itself never both happen: ${until}`, async () => {
+      const m = await market({ shop: shopWith({ cancel: { customer: until } }) });
+      const begun = until === "acceptance" ? "StoreAccepted" : "DeliveryStarted";
+      for (let round = 0; round < 24; round++) {
+        const id = Number((await m.place(TV)).body.id);
+        for (let i = 0; i < round; i++) await macrotask();
+        const { status } = await m.cancel(id);
+        await m.settled();
+        assert.equal(m.types(id).includes(begun), status !== 200, `round ${round}: ${m.types(id).join(" ")}`);
+        assert.equal(m.types(id).includes("PaymentCancelled"), status === 200, `round ${round}`);
+      }
+      assert.ok(m.told(begun).length > 0 && m.told("OrderCancelled").length > 0, "both were seen");
+      assert.equal(await m.stock(1), 100 - m.told(begun).length);
+      assert.deepEqual(
+        [m.dapr.deadLetters.get("store"), m.dapr.deadLetters.get("delivery")],
+        [undefined, undefined],
+      );
+    });
+
+  it("is settled by the order: what begins says so first, and may be too late", async () => {
+    const m = await market({ shop: CAFE });
+    const close = (id: number | string, body: object) => m.order.http("PUT", `/closings/${id}`, body);
+    for (let i = 0; i < 2; i++) await m.place({ menuId: 1, qty: 1, totalPrice: 4000 });
+    assert.equal((await close(1, { by: "making" })).status, 204);
+    assert.equal((await close(1, { by: "making" })).status, 204, "a repeat changes nothing");
+    const refused = assertProblem(await m.cancel(1), 409, "order-closed");
+    assert.equal(refused.begun, "making");
+    await m.cancel(2);
+    assertProblem(await close(2, { by: "making" }), 409, "order-cancelled");
+    assertProblem(await close(3, { by: "making" }), 404, "not-found");
+    assertProblem(await close("x", { by: "making" }), 404, "not-found");
+    for (const bad of [{}, { by: "sleeping" }]) assertProblem(await close(1, bad), 422, "invalid-field");
+    assert.equal((await m.get("order", "/orders/1")).closedBy, undefined, "it is nobody's business");
+  });
+
+  it("waits with the making while the order cannot be asked", async () => {
+    const m = await market({ shop: CAFE });
+    await m.place({ menuId: 1, qty: 1, totalPrice: 4000 });
+    await m.settled();
+    m.order.leave();
+    assertProblem(await m.store.http("PUT", "/cafeOrders/1/orderapprove"), 503, "unavailable");
+    await m.settled();
+    assert.deepEqual(m.told("MakeStarted"), []);
+    m.order.join();
+    assert.equal((await m.store.http("PUT", "/cafeOrders/1/orderapprove")).status, 200);
+    await m.settled();
+    assert.equal(m.told("MakeStarted").length, 1);
+  });
+});
+
+describe("cancelling in the words of the seeds", () => {
+  it("is a state that is set, by PUT or PATCH (S2-V1, S3-V3, S4-H2)", async () => {
+    const m = await market();
+    const words = [
+      ...[{ status: "OrderCanceled" }, { orderStatus: "Order Cancelled" }, { state: "OrderCancelled" }],
+      { orderStatus: "OrderCancelled", qty: 7 },
+    ];
+    for (const method of ["PUT", "PATCH"])
+      for (const body of words) {
+        const id = Number((await m.place(TV)).body.id);
+        const { status, body: answer } = await m.order.http(method, `/orders/${id}`, body);
+        assert.deepEqual(
+          [status, answer.state, answer.qty],
+          [200, "OrderCancelled", 1],
+          JSON.stringify(body),
+        );
+      }
+    await m.settled();
+    assert.equal(m.told("OrderCancelled").length, 8);
+    assert.equal(await m.stock(1), 100);
+  });
+
+  it("is refused for any other word, under the name that the caller used", async () => {
+    const m = await market();
+    await m.place(TV);
+    for (const [body, field] of [
+      [{ status: "Paid" }, "status"],
+      [{ status: "OrderPlaced" }, "status"],
+      [{ orderStatus: "Order complete" }, "orderStatus"],
+      [{ state: "" }, "state"],
+      [{ status: 1 }, "status"],
+      [{ qty: 2 }, "state"],
+      [{}, "state"],
+      [{ status: "OrderCanceled", orderStatus: "OrderPlaced" }, "status"],
+    ] as const)
+      for (const method of ["PUT", "PATCH"]) {
+        const answer = await m.order.http(method, "/orders/1", body);
+        const problem = assertProblem(answer, 422, "invalid-field");
+        assert.equal(problem.errors?.[0]?.field, field, JSON.stringify(body));
+      }
+    assert.equal((await m.get("order", "/orders/1")).state, "OrderPlaced");
+    assertProblem(await m.order.http("PUT", "/orders/9", { status: "OrderCanceled" }), 404, "not-found");
+    assertProblem(await m.order.http("PUT", "/orders/x", { status: "OrderCanceled" }), 404, "not-found");
+  });
+
+  it("is a command: PUT /orders/{id}/ordercancel, or /cancel (S4-H2)", async () => {
+    const m = await market({ shop: shopWith({ dialect: "cafe" }) });
+    for (const [i, command] of ["ordercancel", "cancel"].entries()) {
+      await m.place(TV);
+      const { status, body } = await m.order.http("PUT", `/orders/${i + 1}/${command}`);
+      assert.deepEqual([status, body.status, body.state], [200, "OrderCanceled", "OrderCancelled"]);
+      assertProblem(await m.order.http("PUT", `/orders/9/${command}`), 404, "not-found");
+    }
+    await m.settled();
+    assert.equal(await m.stock(1), 100);
+  });
+});
+
+describe("an order in the words of the seeds", () => {
+  const shop = shopWith(TO_ORDER);
+  const when = "2026-11-20T01:02:03.000Z";
+
+  for (const [seed, body, ours] of [
+    ["S0-H1", { productId: 1, productName: "Outwear-1", qty: 1 }, { productName: "Outwear-1" }],
+    [
+      "S0-H5",
+      { productId: "1", quantity: "2", customerId: "cust1", customerName: "jang", customerAddr: "seoul" },
+      { qty: 2, customerId: "cust1", customerName: "jang", customerAddr: "seoul" },
+    ],
+    [
+      "S1-D3",
+      {
+        bookId: 1,
+        bookName: "MSA Book",
+        quantity: 3,
+        customerId: "lee",
+        preference: "gift",
+        address: "seoul",
+      },
+      { productName: "MSA Book", qty: 3, customerId: "lee", note: "gift", customerAddr: "seoul" },
+    ],
+    [
+      "S2-H3",
+      {
+        productId: 1,
+        qty: 2,
+        address: "seoul",
+        cost: 500,
+        customerName: "kim",
+        phoneNumber: "010-1234-5678",
+      },
+      {
+        qty: 2,
+        customerAddr: "seoul",
+        amount: 500,
+        price: 250,
+        customerName: "kim",
+        phoneNumber: "01012345678",
+      },
+    ],
+    [
+      "S3-H1",
+      { productId: 1, qty: 1, paymentType: "cash", cost: "1000", productName: "Coffee", destination: "here" },
+      { method: "cash", amount: 1000, productName: "Coffee", customerAddr: "here" },
+    ],
+    [
+      "S4-H2",
+      { customerId: 7, cafeId: 3, menuId: 1, qty: 2, totalPrice: 8000, orderDate: Date.parse(when) },
+      { customerId: "7", storeId: "3", productId: 1, qty: 2, amount: 8000, price: 4000, orderDate: when },
+    ],
+  ] as const)
+    it(`is understood in every shop: ${seed}`, async () => {
+      const m = await market({ shop });
+      const placed = await m.place(body);
+      assert.equal(placed.status, 201, JSON.stringify(placed.body));
+      const { productId, qty, productName } = { productId: 1, qty: 1, productName: "TV", ...ours };
+      const about = { productId, qty, productName, ...ours };
+      for (const [name, value] of Object.entries(about))
+        assert.equal(placed.body[name] as unknown, value, `${name} in ${JSON.stringify(placed.body)}`);
+      await m.settled();
+      const told = m.told("OrderPlaced")[0]?.data ?? {};
+      for (const [name, value] of Object.entries(about))
+        assert.equal(told[name], value, `${name} as it is told`);
+    });
+
+  for (const [dialect, theirs, cancelled] of [
+    ["fashion", { quantity: 2, orderStatus: "OrderPlaced" }, { orderStatus: "OrderCancelled" }],
+    [
+      "bookstore",
+      {
+        bookId: 1,
+        bookName: "TV",
+        quantity: 2,
+        preference: "x",
+        address: "seoul",
+        orderStatus: "OrderPlaced",
+      },
+      { orderStatus: "OrderCancelled" },
+    ],
+    ["flower", { address: "seoul", cost: 20_000, status: "Ordered" }, { status: "OrderCanceled" }],
+    [
+      "coffee",
+      { paymentType: "card", cost: 20_000, destination: "seoul", orderStatus: "Order complete" },
+      { orderStatus: "Order Cancelled" },
+    ],
+    [
+      "cafe",
+      { cafeId: 3, menuId: 1, totalPrice: 20_000, status: "OrderPlaced" },
+      { status: "OrderCanceled" },
+    ],
+  ] as const)
+    it(`is shown in those of the shop, beside ours: ${dialect}`, async () => {
+      const m = await market({ shop: shopWith({ dialect }) });
+      const placed = await m.place({ productId: 1, qty: 2, customerAddr: "seoul", note: "x", storeId: "3" });
+      const shows = (body: object, wanted: object) => {
+        for (const [name, value] of Object.entries(wanted))
+          assert.equal((body as Record<string, unknown>)[name], value, `${name} in ${JSON.stringify(body)}`);
+      };
+      const ours = {
+        id: 1,
+        orderId: 1,
+        productId: 1,
+        qty: 2,
+        amount: 20_000,
+        customerAddr: "seoul",
+        note: "x",
+      };
+      shows(placed.body, { ...ours, ...theirs, state: "OrderPlaced" });
+      shows(await m.get("order", "/orders/1"), { ...ours, ...theirs, state: "OrderPlaced" });
+      shows(embedded(await m.order.http("GET", "/orders"), "orders")[0] ?? {}, { ...ours, ...theirs });
+      shows((await m.cancel(1)).body, { ...ours, ...cancelled, state: "OrderCancelled" });
+    });
+
+  it("may name a field twice, as long as it says the same", async () => {
+    const m = await market({ shop });
+    const body = { productId: 1, menuId: "1", bookId: 1, qty: 2, quantity: "2", cost: 10, totalPrice: "10" };
+    const placed = await m.place(body);
+    assert.deepEqual([placed.status, placed.body.qty, placed.body.amount], [201, 2, 10]);
+  });
+
+  it("is refused where two names of one field differ, and where one is wrong, as its caller called it", async () => {
+    const m = await market({ shop });
+    for (const [body, field, reason] of [
+      [{ productId: 1, menuId: 2 }, "menuId", "differs from productId"],
+      [{ bookId: 1, menuId: 2 }, "menuId", "differs from bookId"],
+      [{ productId: 1, cost: 1, totalPrice: 2 }, "totalPrice", "differs from cost"],
+      [{ productId: 1, customerAddr: "a", destination: "b" }, "destination", "differs from customerAddr"],
+      [{ productId: 1, method: "card", paymentType: "cash" }, "paymentType", "differs from method"],
+      [{ menuId: "x" }, "menuId", "must be a whole number"],
+      [{ bookId: 0 }, "bookId", "must be at least 1"],
+      [{ productId: 1, totalPrice: -1 }, "totalPrice", "must be at least 0"],
+      [{ productId: 1, cost: 1.5 }, "cost", "must be a whole number"],
+      [{ productId: 1, paymentType: "cheque" }, "paymentType", 'must be "card" or "cash"'],
+      [{ productId: 1, phoneNumber: "call me" }, "phoneNumber", "must be a phone number"],
+      [{ productId: 1, phoneNumber: "1" }, "phoneNumber", "must be a phone number"],
+      [{ productId: 1, orderDate: "soon" }, "orderDate", "must be a date"],
+      [{ productId: 1, orderDate: true }, "orderDate", "must be a date"],
+      [{ productId: 1, orderDate: 1e30 }, "orderDate", "must be a date"],
+    ] as const) {
+      const problem = assertProblem(await m.place({ qty: 1, ...body }), 422, "invalid-field");
+      assert.deepEqual(problem.errors, [{ field, reason }], JSON.stringify(body));
+    }
+    const long = assertProblem(await m.place({ ...TV, destination: "x".repeat(501) }), 422, "invalid-field");
+    assert.equal(long.errors?.[0]?.field, "destination");
+    await assertNothingLeft(m);
+  });
+
+  it("keeps a phone number without what people put between its digits", async () => {
+    const m = await market({ shop });
+    for (const [sent, kept] of [
+      ["010-1234-5678", "01012345678"],
+      ["+82 (10) 1234.5678", "+821012345678"],
+      [" 01012345678 ", "01012345678"],
+      [1012345678, "1012345678"],
+      ["", null],
+      [null, null],
+      [undefined, null],
+    ] as const) {
+      const { status, body } = await m.place({ ...TV, phoneNumber: sent });
+      assert.deepEqual([status, body.phoneNumber], [201, kept], String(sent));
+    }
+  });
+
+  it("has its date as ISO 8601, from text, milliseconds, or the clock", async () => {
+    const m = await market({ shop, now: () => new Date("2026-11-21T08:00:00Z") });
+    for (const [sent, kept] of [
+      [when, when],
+      ["2026-11-20T10:02:03+09:00", when],
+      ["2026-11-20", "2026-11-20T00:00:00.000Z"],
+      [Date.parse(when), when],
+      [String(Date.parse(when)), when],
+      ["", "2026-11-21T08:00:00.000Z"],
+      [null, "2026-11-21T08:00:00.000Z"],
+      [undefined, "2026-11-21T08:00:00.000Z"],
+    ] as const) {
+      const { status, body } = await m.place({ ...TV, orderDate: sent });
+      assert.deepEqual([status, body.orderDate], [201, kept], String(sent));
+    }
+  });
+
+  it("is the same order under its Idempotency-Key, in whichever words", async () => {
+    const m = await market({ shop });
+    const key = { "idempotency-key": "k1" };
+    const first = await m.place({ menuId: 1, qty: 1, totalPrice: 10, customerId: 7 }, key);
+    const again = await m.place({ bookId: "1", quantity: 1, cost: 10, customerId: "7" }, key);
+    assert.deepEqual([again.status, again.body.id], [201, first.body.id]);
+    assertProblem(await m.place({ menuId: 1, qty: 1, totalPrice: 11 }, key), 422, "idempotency-key-reused");
   });
 });
 
@@ -897,8 +1731,9 @@ describe("bad input", () => {
     for (const [method, path, allow] of [
       ["PUT", "/orders", "HEAD, GET, POST"],
       ["DELETE", "/orders", "HEAD, GET, POST"],
-      ["POST", "/orders/1", "HEAD, GET, DELETE"],
-      ["PATCH", "/orders/1", "HEAD, GET, DELETE"],
+      ["POST", "/orders/1", "HEAD, GET, PUT, PATCH, DELETE"],
+      ["GET", "/orders/1/cancel", "PUT"],
+      ["GET", "/closings/1", "PUT"],
       ["POST", "/dapr/subscribe", "HEAD, GET"],
     ] as const) {
       const answer = await m.order.http(method, path, {});
@@ -954,6 +1789,16 @@ describe("what every service answers beside its routes", () => {
         ...{ pubsubname: "events", topic, route: `/events/${topic}`, deadLetterTopic: "dead-letters-order" },
       })),
     );
+  });
+
+  it("what it listens to where orders may be paid later, and no more elsewhere", async () => {
+    for (const rules of [{ when: "later" }, { unreachable: "register" }] as const) {
+      const m = await market({ shop: shopWith({ payment: rules }) });
+      assert.deepEqual(
+        m.order.composed.subscriptions.map(({ topic }) => topic),
+        ["StoreRejected", "DeliveryCompleted", "PaymentApproved", "PaymentFailed"],
+      );
+    }
   });
 
   it("messages, each with its verdict", async () => {

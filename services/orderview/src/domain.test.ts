@@ -1,83 +1,166 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { given, info, permutations } from "#kit/testing.js";
-import { evolve, isVisible, ORDER_STATUS, type OrderStatus, see, type ViewedEvent } from "./domain.js";
+import {
+  evolve,
+  INDEX,
+  INDEX_PAGE,
+  type IndexEvent,
+  index,
+  isVisible,
+  ORDER_STATUS,
+  type OrderStatus,
+  progress,
+  see,
+  turnPage,
+  type ViewedEvent,
+} from "./domain.js";
 
 const about = { ...info, id: 7 };
 const priced = { ...about, price: 10_000, amount: 30_000 };
 const reason = "changed my mind";
+const at = "2026-11-21T00:00:01.000Z";
 
-const placed: ViewedEvent = { type: "OrderPlaced", data: { ...priced, paymentId: 7, approvalCode: "1" } };
-const cancelled: ViewedEvent = { type: "OrderCancelled", data: { ...priced, reason } };
-const refunded: ViewedEvent = {
-  type: "PaymentCancelled",
-  data: { id: 7, orderId: 7, amount: 30_000, approvalCode: "1", reason },
-};
+const order = { ...priced, paymentId: 7, approvalCode: "1" };
+const placed: ViewedEvent = { type: "OrderPlaced", data: { ...order, paid: true } };
+const unpaid: ViewedEvent = { type: "OrderPlaced", data: { ...order, approvalCode: null, paid: false } };
+const paid: ViewedEvent = { type: "OrderPaid", data: order };
+const cancelled: ViewedEvent = { type: "OrderCancelled", data: { ...priced, reason, at } };
+const payment = { ...about, amount: 30_000, approvalCode: "1", reason, at };
+const refunded: ViewedEvent = { type: "PaymentCancelled", data: { ...payment, refunded: 30_000 } };
+const declined: ViewedEvent = { type: "PaymentFailed", data: payment };
+const accepted: ViewedEvent = { type: "StoreAccepted", data: about };
+const making: ViewedEvent = { type: "MakeStarted", data: about };
+const made: ViewedEvent = { type: "MakeCompleted", data: about };
 const rejected: ViewedEvent = { type: "StoreRejected", data: { ...about, reason } };
 const storeCancelled: ViewedEvent = { type: "StoreCancelled", data: { ...about, reason } };
-const delivery = <T extends "DeliveryStarted" | "DeliveryCompleted" | "DeliveryCancelled">(type: T) =>
-  ({ type, data: { ...about, deliveryStatus: type } }) as ViewedEvent;
+const delivery = (type: "DeliveryStarted" | "DeliveryCompleted" | "DeliveryCancelled"): ViewedEvent => ({
+  type,
+  data: { ...about, deliveryStatus: type, at },
+});
 const started = delivery("DeliveryStarted");
 const completed = delivery("DeliveryCompleted");
 const deliveryCancelled = delivery("DeliveryCancelled");
+const message = (messageId: number) => ({
+  ...{ messageId, event: "OrderPaid", channel: "kakao", text: `message ${messageId}`, at },
+});
+const sent = (messageId: number): ViewedEvent => ({
+  type: "MessageSent",
+  data: { orderId: 7, ...message(messageId) },
+});
 
-type Statuses = Pick<OrderStatus, "orderStatus" | "paymentStatus" | "storeStatus" | "deliveryStatus">;
+/** What can happen to an order in one kind of shop, and what its row says in the end. */
+interface Life {
+  /** those that the view of such a shop hears */
+  events: ViewedEvent[];
+  order: string;
+  payment: string;
+  store: string | null;
+  delivery: string | null;
+  progress: string;
+  messages?: number[];
+}
 
-/** What can happen to an order, and what its row says in the end. */
-const lives: Record<string, { events: ViewedEvent[]; statuses: Statuses }> = {
+const lives: Record<string, Life> = {
+  // fashion, bookstore, flower: paid with the order, delivered once accepted
   "placed and on its way": {
     events: [placed, started],
-    statuses: {
-      orderStatus: "OrderPlaced",
-      paymentStatus: "PaymentApproved",
-      storeStatus: "StoreAccepted",
-      deliveryStatus: "DeliveryStarted",
-    },
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "StoreAccepted" },
+    ...{ delivery: "DeliveryStarted", progress: "DeliveryStarted" },
   },
   delivered: {
     events: [placed, started, completed],
-    statuses: {
-      orderStatus: "OrderPlaced",
-      paymentStatus: "PaymentApproved",
-      storeStatus: "StoreAccepted",
-      deliveryStatus: "DeliveryCompleted",
-    },
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "StoreAccepted" },
+    ...{ delivery: "DeliveryCompleted", progress: "DeliveryCompleted" },
+  },
+  "delivered, and told so": {
+    events: [placed, started, completed, sent(1), sent(2), sent(10)],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "StoreAccepted" },
+    ...{ delivery: "DeliveryCompleted", progress: "DeliveryCompleted", messages: [1, 2, 10] },
   },
   "cancelled on its way": {
     events: [placed, started, cancelled, refunded, storeCancelled, deliveryCancelled],
-    statuses: {
-      orderStatus: "OrderCancelled",
-      paymentStatus: "PaymentCancelled",
-      storeStatus: "StoreCancelled",
-      deliveryStatus: "DeliveryCancelled",
-    },
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCancelled", progress: "DeliveryCancelled" },
   },
   "cancelled before the store had heard of it": {
     events: [placed, cancelled, refunded, storeCancelled, deliveryCancelled],
-    statuses: {
-      orderStatus: "OrderCancelled",
-      paymentStatus: "PaymentCancelled",
-      storeStatus: "StoreCancelled",
-      deliveryStatus: "DeliveryCancelled",
-    },
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCancelled", progress: "PaymentCancelled" },
   },
   "rejected by the store": {
     events: [placed, rejected, cancelled, refunded],
-    statuses: {
-      orderStatus: "OrderCancelled",
-      paymentStatus: "PaymentCancelled",
-      storeStatus: "StoreRejected",
-      deliveryStatus: null,
-    },
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreRejected" },
+    ...{ delivery: null, progress: "PaymentCancelled" },
   },
   "cancelled when it had been delivered": {
     events: [placed, started, completed, cancelled, refunded, storeCancelled],
-    statuses: {
-      orderStatus: "OrderCancelled",
-      paymentStatus: "PaymentCancelled",
-      storeStatus: "StoreCancelled",
-      deliveryStatus: "DeliveryCompleted",
-    },
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCompleted", progress: "PaymentCancelled" },
+  },
+  // flower: stands while payment is away
+  "registered, then paid and on its way": {
+    events: [unpaid, paid, started],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "StoreAccepted" },
+    ...{ delivery: "DeliveryStarted", progress: "DeliveryStarted" },
+  },
+  "registered, then declined": {
+    events: [unpaid, declined, cancelled, storeCancelled, deliveryCancelled],
+    ...{ order: "OrderCancelled", payment: "PaymentFailed", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCancelled", progress: "PaymentFailed" },
+  },
+  // coffee: paid later, made, then delivered
+  "not paid yet": {
+    events: [unpaid],
+    ...{ order: "OrderPlaced", payment: "PaymentRequested", store: null },
+    ...{ delivery: null, progress: "OrderPlaced" },
+  },
+  "paid later": {
+    events: [unpaid, paid],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: null },
+    ...{ delivery: null, progress: "OrderPaid" },
+  },
+  "paid later, in the making": {
+    events: [unpaid, paid, making],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "MakeStarted" },
+    ...{ delivery: null, progress: "MakeStarted" },
+  },
+  "paid later, made and delivered": {
+    events: [unpaid, paid, making, made, started, completed],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "MakeCompleted" },
+    ...{ delivery: "DeliveryCompleted", progress: "DeliveryCompleted" },
+  },
+  "paid later, cancelled in the making": {
+    events: [unpaid, paid, making, cancelled, refunded, storeCancelled, deliveryCancelled],
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCancelled", progress: "PaymentCancelled" },
+  },
+  "never paid and cancelled": {
+    events: [unpaid, cancelled, refunded, storeCancelled, deliveryCancelled],
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: "DeliveryCancelled", progress: "PaymentCancelled" },
+  },
+  // cafe: the cafe approves and makes, the customer picks up
+  "made for pick-up": {
+    events: [placed, making, made],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "MakeCompleted" },
+    ...{ delivery: null, progress: "MakeCompleted" },
+  },
+  "cancelled before the cafe approved": {
+    events: [placed, cancelled, refunded, storeCancelled],
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreCancelled" },
+    ...{ delivery: null, progress: "PaymentCancelled" },
+  },
+  // a shop whose owner starts the making
+  "accepted, made when the owner says so, and on its way": {
+    events: [placed, accepted, making, made, started],
+    ...{ order: "OrderPlaced", payment: "PaymentApproved", store: "MakeCompleted" },
+    ...{ delivery: "DeliveryStarted", progress: "DeliveryStarted" },
+  },
+  "rejected after its acceptance": {
+    events: [placed, accepted, rejected, cancelled, refunded, deliveryCancelled],
+    ...{ order: "OrderCancelled", payment: "PaymentCancelled", store: "StoreRejected" },
+    ...{ delivery: "DeliveryCancelled", progress: "PaymentCancelled" },
   },
 };
 
@@ -86,42 +169,65 @@ const rowAfter = (events: ViewedEvent[]) =>
   events.reduce<OrderStatus | undefined>((row, event) => see(row, event).reduce(evolve, row), undefined);
 
 describe("the row of an order", () => {
-  for (const [life, { events, statuses }] of Object.entries(lives)) {
+  for (const [life, ends] of Object.entries(lives)) {
     it(`is the same in whatever order the events of one ${life} arrive, each perhaps twice`, () => {
-      const { id: _id, ...order } = about;
-      const row = {
-        ...order,
-        amount: 30_000,
-        deliveryId: statuses.deliveryStatus === null ? null : 7,
-        ...statuses,
+      const { events } = ends;
+      const row: OrderStatus = {
+        ...{ ...info, amount: 30_000, orderStatus: ends.order, paymentStatus: ends.payment },
+        ...{ storeStatus: ends.store, deliveryStatus: ends.delivery },
+        deliveryId: events.includes(started) ? 7 : null,
+        messages: (ends.messages ?? []).map(message),
       };
-      for (const order of permutations(events)) {
-        const arrived = order.map(({ type }) => type).join(" ");
-        assert.deepEqual(rowAfter(order), row, arrived);
-        assert.deepEqual(rowAfter([...order, ...order]), row, `twice ${arrived}`);
+      for (const arrival of permutations(events)) {
+        const arrived = arrival.map(({ type }) => type).join(" ");
+        const seen = rowAfter(arrival);
+        assert.deepEqual(seen, row, arrived);
+        assert.deepEqual(rowAfter([...arrival, ...arrival]), row, `twice ${arrived}`);
+        assert.equal(seen && progress(seen), ends.progress, arrived);
       }
     });
   }
 
+  it("says in one word how far the order has come, step by step (S3-F5, S4-F9)", () => {
+    const words = (...events: ViewedEvent[]) =>
+      events.map((_, i) => {
+        const row = rowAfter(events.slice(0, i + 1));
+        return row && progress(row);
+      });
+    assert.deepEqual(words(unpaid, paid, accepted, making, made, started, completed), [
+      ...["OrderPlaced", "OrderPaid", "StoreAccepted", "MakeStarted", "MakeCompleted"],
+      ...["DeliveryStarted", "DeliveryCompleted"],
+    ]);
+    assert.deepEqual(words(placed, started, cancelled, refunded, deliveryCancelled), [
+      ...["OrderPaid", "DeliveryStarted", "OrderCancelled", "PaymentCancelled", "DeliveryCancelled"],
+    ]);
+    assert.deepEqual(words(placed, making, cancelled, storeCancelled, refunded), [
+      ...["OrderPaid", "MakeStarted", "OrderCancelled", "OrderCancelled", "PaymentCancelled"],
+    ]);
+    assert.deepEqual(words(placed, rejected, cancelled, refunded), [
+      ...["OrderPaid", "StoreRejected", "StoreRejected", "PaymentCancelled"],
+    ]);
+    assert.deepEqual(words(unpaid, declined), ["OrderPlaced", "OrderPlaced"]);
+    assert.deepEqual(words(sent(1)), [null]);
+  });
+
   it("changes with what is new, and only with that", () => {
-    given(ORDER_STATUS)
-      .when((row) => see(row, placed))
-      .thenHappens(placed);
-    given(ORDER_STATUS, placed)
-      .when((row) => see(row, placed))
-      .thenHappens();
-    given(ORDER_STATUS, placed)
-      .when((row) => see(row, started))
-      .thenHappens(started);
-    given(ORDER_STATUS, placed, started)
-      .when((row) => see(row, storeCancelled))
-      .thenHappens(storeCancelled);
-    given(ORDER_STATUS, placed, cancelled)
-      .when((row) => see(row, placed))
-      .thenHappens();
-    given(ORDER_STATUS, deliveryCancelled)
-      .when((row) => see(row, started))
-      .thenHappens();
+    const sees = (event: ViewedEvent, ...history: ViewedEvent[]) =>
+      given(ORDER_STATUS, ...history).when((row) => see(row, event));
+    sees(placed).thenHappens(placed);
+    sees(placed, placed).thenHappens();
+    sees(started, placed).thenHappens(started);
+    sees(storeCancelled, placed, started).thenHappens(storeCancelled);
+    sees(placed, placed, cancelled).thenHappens();
+    sees(paid, placed).thenHappens();
+    sees(paid, unpaid).thenHappens(paid);
+    sees(accepted, placed, making).thenHappens();
+    sees(sent(1), placed).thenHappens(sent(1));
+    sees(sent(1), placed, sent(1)).thenHappens();
+    sees(sent(2), placed, sent(1)).thenHappens(sent(2));
+    sees(deliveryCancelled, deliveryCancelled).thenHappens();
+    // It was cancelled before; that it had begun is still new.
+    sees(started, deliveryCancelled).thenHappens(started);
   });
 
   it("is shown once the order service has spoken", () => {
@@ -130,8 +236,9 @@ describe("the row of an order", () => {
       return state !== undefined && isVisible(state);
     };
     assert.equal(visible(refunded), false, "a payment that was taken back for an order that never stood");
-    assert.equal(visible(storeCancelled, started), false);
+    assert.equal(visible(storeCancelled, started, paid, sent(1)), false);
     assert.equal(visible(placed), true);
+    assert.equal(visible(unpaid), true);
     assert.equal(visible(cancelled), true);
     assert.equal(visible(refunded, started, placed), true);
   });
@@ -139,5 +246,51 @@ describe("the row of an order", () => {
   it("belongs to the order that the event names, not to the event's own id", () => {
     const { state } = given(ORDER_STATUS, { ...started, data: { ...started.data, id: 99 } } as ViewedEvent);
     assert.deepEqual([state?.orderId, state?.deliveryId], [7, 99]);
+  });
+});
+
+describe("the index of somebody's orders", () => {
+  const numbers = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  const indexed = (orderId: number): IndexEvent => ({ type: "OrderIndexed", data: { orderId } });
+  const full = numbers(1, INDEX_PAGE);
+
+  it("has each order once", () => {
+    const added = given(INDEX, indexed(1)).when((was) => index(was, 2));
+    added.thenHappens(indexed(2));
+    assert.deepEqual(added.state, { orderIds: [1, 2], pages: 0 });
+    given(INDEX, indexed(1), indexed(2))
+      .when((was) => index(was, 1))
+      .thenHappens();
+  });
+
+  it("turns a page when it is full, once", () => {
+    given(INDEX)
+      .when((was) => turnPage(was, 0, full))
+      .thenHappens();
+    given(INDEX, ...full.slice(1).map(indexed))
+      .when((was) => turnPage(was, 0, full))
+      .thenHappens();
+    const turned = given(INDEX, ...full.map(indexed)).when((was) => turnPage(was, 0, full));
+    turned.thenHappens({ type: "PageTurned", data: { pages: 1, kept: [] } });
+    assert.deepEqual(turned.state, { orderIds: [], pages: 1 });
+    given(INDEX, ...full.map(indexed), { type: "PageTurned", data: { pages: 1, kept: [] } })
+      .when((was) => turnPage(was, 0, full))
+      .thenHappens();
+  });
+
+  it("turns no page twice, though the next one is full too", () => {
+    const next = numbers(INDEX_PAGE + 1, 2 * INDEX_PAGE);
+    const turned: IndexEvent = { type: "PageTurned", data: { pages: 1, kept: [] } };
+    const later = given(INDEX, ...full.map(indexed), turned, ...next.map(indexed));
+    later.when((was) => turnPage(was, 0, full)).thenHappens();
+    later
+      .when((was) => turnPage(was, 1, next))
+      .thenHappens({ type: "PageTurned", data: { pages: 2, kept: [] } });
+  });
+
+  it("keeps what came while the page was being written", () => {
+    const late = [INDEX_PAGE + 1, INDEX_PAGE + 2];
+    const turned = given(INDEX, ...[...full, ...late].map(indexed)).when((was) => turnPage(was, 0, full));
+    assert.deepEqual(turned.state, { orderIds: late, pages: 1 });
   });
 });

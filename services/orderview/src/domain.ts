@@ -1,33 +1,39 @@
-import type { Event, OrderInfo } from "#kit/events.js";
+import { type Event, type EventData, type OrderInfo, orderInfo } from "#kit/events.js";
 import type { Aggregate } from "#kit/records.js";
 
+/** A message that the customer was sent about the order. */
+export type SentMessage = Pick<EventData<"MessageSent">, "messageId" | "event" | "channel" | "text" | "at">;
+
+type Maybe<T> = { [K in keyof T]: T[K] | null };
+
 /** One row per order: what order, payment, store and delivery have said, in one query (CQRS). */
-export interface OrderStatus {
+export interface OrderStatus extends Maybe<Omit<OrderInfo, "orderId">> {
   orderId: number;
-  productId: number | null;
-  productName: string | null;
-  qty: number | null;
-  customerId: string | null;
-  customerName: string | null;
-  customerAddr: string | null;
   amount: number | null;
   orderStatus: string | null;
   paymentStatus: string | null;
   storeStatus: string | null;
   deliveryId: number | null;
   deliveryStatus: string | null;
+  messages: SentMessage[];
 }
 
 /** The view listens to the others' events, and its row evolves with them as they are. */
 export type ViewedEvent = Event<
   | "OrderPlaced"
+  | "OrderPaid"
   | "OrderCancelled"
+  | "PaymentFailed"
   | "PaymentCancelled"
+  | "StoreAccepted"
   | "StoreRejected"
+  | "MakeStarted"
+  | "MakeCompleted"
   | "StoreCancelled"
   | "DeliveryStarted"
   | "DeliveryCompleted"
   | "DeliveryCancelled"
+  | "MessageSent"
 >;
 
 /**
@@ -37,11 +43,15 @@ export type ViewedEvent = Event<
 const RANK: Record<string, number> = {
   OrderPlaced: 1,
   OrderCancelled: 2,
-  PaymentApproved: 1,
-  PaymentCancelled: 2,
+  PaymentRequested: 1,
+  PaymentApproved: 2,
+  PaymentFailed: 3,
+  PaymentCancelled: 3,
   StoreAccepted: 1,
-  StoreRejected: 2,
-  StoreCancelled: 2,
+  MakeStarted: 2,
+  MakeCompleted: 3,
+  StoreRejected: 4,
+  StoreCancelled: 4,
   DeliveryStarted: 1,
   DeliveryCompleted: 2,
   DeliveryCancelled: 2,
@@ -63,35 +73,73 @@ export function evolve(row: OrderStatus | undefined, event: ViewedEvent): OrderS
     case "OrderPlaced":
       return {
         ...was,
-        ...about(event.data),
+        ...orderInfo(event.data),
+        // It may have been paid in another way than was ordered; whoever has spoken before knows.
+        method: was.method ?? event.data.method,
         amount: event.data.amount,
         orderStatus: later(was.orderStatus, event.type),
+        paymentStatus: later(was.paymentStatus, event.data.paid ? "PaymentApproved" : "PaymentRequested"),
+      };
+    case "OrderPaid":
+      return {
+        ...was,
+        ...orderInfo(event.data),
+        amount: event.data.amount,
         paymentStatus: later(was.paymentStatus, "PaymentApproved"),
       };
     case "OrderCancelled":
       return {
         ...was,
-        ...about(event.data),
+        ...orderInfo(event.data),
         amount: event.data.amount,
         orderStatus: later(was.orderStatus, event.type),
       };
+    case "PaymentFailed":
     case "PaymentCancelled":
       return { ...was, paymentStatus: later(was.paymentStatus, event.type) };
+    case "StoreAccepted":
     case "StoreRejected":
+    case "MakeStarted":
+    case "MakeCompleted":
     case "StoreCancelled":
-      return { ...was, ...about(event.data), storeStatus: later(was.storeStatus, event.type) };
+      return { ...was, ...orderInfo(event.data), storeStatus: later(was.storeStatus, event.type) };
     case "DeliveryStarted":
     case "DeliveryCompleted":
-    case "DeliveryCancelled":
       return {
         ...was,
-        ...about(event.data),
+        ...orderInfo(event.data),
         // What is under way has been accepted; the store's later words still count.
         storeStatus: later(was.storeStatus, "StoreAccepted"),
         deliveryId: event.data.id,
         deliveryStatus: later(was.deliveryStatus, event.type),
       };
+    case "DeliveryCancelled":
+      // Cancelled before it began, it is no delivery that anybody has seen: it gets no deliveryId here.
+      return {
+        ...was,
+        ...orderInfo(event.data),
+        deliveryStatus: later(was.deliveryStatus, event.type),
+      };
+    case "MessageSent": {
+      const { messageId, event: about, channel, text, at } = event.data;
+      if (was.messages.some((one) => one.messageId === messageId)) return was;
+      const messages = [...was.messages, { messageId, event: about, channel, text, at }];
+      return { ...was, messages: messages.sort((a, b) => a.messageId - b.messageId) };
+    }
   }
+}
+
+/** The last thing that has happened to an order, in one word. */
+export function progress(row: OrderStatus): string | null {
+  const { orderStatus, paymentStatus, storeStatus, deliveryStatus } = row;
+  if (orderStatus === "OrderCancelled" || storeStatus === "StoreRejected") {
+    if (deliveryStatus === "DeliveryCancelled" && row.deliveryId !== null) return deliveryStatus;
+    if (paymentStatus === "PaymentCancelled" || paymentStatus === "PaymentFailed") return paymentStatus;
+    return storeStatus === "StoreRejected" ? storeStatus : orderStatus;
+  }
+  if (deliveryStatus !== null) return deliveryStatus;
+  if (storeStatus !== null) return storeStatus;
+  return paymentStatus === "PaymentApproved" ? "OrderPaid" : orderStatus;
 }
 
 /** A row is shown once the order service has spoken; a payment that was taken back for an aborted order shows nothing. */
@@ -104,24 +152,58 @@ export const ORDER_STATUS: Aggregate<OrderStatus, ViewedEvent> = {
   evolve,
 };
 
-function about({ productId, productName, qty, customerId, customerName, customerAddr }: OrderInfo) {
-  return { productId, productName, qty, customerId, customerName, customerAddr };
+/** How many orders one page of a customer's index holds. */
+export const INDEX_PAGE = 200;
+
+/** The orders of one customer, or of one phone number: the newest ones, and where the older ones are. */
+export interface Index {
+  orderIds: number[];
+  /** full pages before this one, under keys of their own */
+  pages: number;
 }
+
+export type IndexEvent =
+  | { type: "OrderIndexed"; data: { orderId: number } }
+  /** the page is on record under a key of its own, and a new one begins */
+  | { type: "PageTurned"; data: { pages: number; kept: number[] } };
+
+export const index = (was: Index | undefined, orderId: number): IndexEvent[] =>
+  was?.orderIds.includes(orderId) ? [] : [{ type: "OrderIndexed", data: { orderId } }];
+
+/** @param page what is on the page by now: others may have gone on writing on the head meanwhile */
+export const turnPage = (was: Index | undefined, pages: number, page: readonly number[]): IndexEvent[] =>
+  was !== undefined && was.pages === pages && was.orderIds.length >= INDEX_PAGE
+    ? [
+        {
+          type: "PageTurned",
+          data: { pages: pages + 1, kept: was.orderIds.filter((id) => !page.includes(id)) },
+        },
+      ]
+    : [];
+
+export function evolveIndex(was: Index | undefined, event: IndexEvent): Index {
+  const index = was ?? { orderIds: [], pages: 0 };
+  switch (event.type) {
+    case "OrderIndexed":
+      return { ...index, orderIds: [...index.orderIds, event.data.orderId] };
+    case "PageTurned":
+      return { orderIds: event.data.kept, pages: event.data.pages };
+  }
+}
+
+export const INDEX: Aggregate<Index, IndexEvent> = {
+  name: "index",
+  listed: false,
+  view: true,
+  evolve: evolveIndex,
+};
 
 function empty(orderId: number): OrderStatus {
   return {
-    orderId,
-    productId: null,
-    productName: null,
-    qty: null,
-    customerId: null,
-    customerName: null,
-    customerAddr: null,
-    amount: null,
-    orderStatus: null,
-    paymentStatus: null,
-    storeStatus: null,
-    deliveryId: null,
-    deliveryStatus: null,
+    ...{ orderId, productId: null, productName: null, qty: null },
+    ...{ customerId: null, customerName: null, customerAddr: null, phoneNumber: null },
+    ...{ storeId: null, note: null, method: null, orderDate: null, amount: null },
+    ...{ orderStatus: null, paymentStatus: null, storeStatus: null, deliveryId: null, deliveryStatus: null },
+    messages: [],
   };
 }

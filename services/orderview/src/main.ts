@@ -1,6 +1,6 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
-import { main, RECORDS, type ServiceDefinition } from "#kit/service.js";
+import { DIALECTS, main, RECORDS, type ServiceDefinition, SHOP } from "#kit/service.js";
 import { OrderStatuses } from "./app.js";
 import { subscriptions } from "./events.js";
 import { routes } from "./http.js";
@@ -13,7 +13,10 @@ export const orderview: ServiceDefinition = {
   compose(c: DependencyContainer) {
     c.register(VIEW, { useFactory: () => new OrderStatuses(c.resolve(RECORDS)) });
     const view = c.resolve<OrderStatuses>(VIEW);
-    return { routes: routes(view), subscriptions: subscriptions(view) };
+    return {
+      routes: routes(view, c.resolve(DIALECTS)),
+      subscriptions: subscriptions(view, c.resolve(SHOP)),
+    };
   },
 };
 

@@ -1,12 +1,20 @@
+import type { OrderInfo } from "#kit/events.js";
 import { notFound, Problem } from "#kit/problem.js";
-import type { Page, Records } from "#kit/records.js";
+import type { Cause, Page, Records } from "#kit/records.js";
+import { type Sidecar, Unavailable } from "#kit/sidecar.js";
 import {
+  attempt,
   cancel,
+  type Due,
+  isOpen,
   isVisible,
-  mayAsk,
+  type Method,
   PAYMENT,
-  type PayFor,
   type Payment,
+  type PaymentEvent,
+  pay,
+  payable,
+  request,
   settle,
   type Verdict,
 } from "./domain.js";
@@ -17,6 +25,8 @@ export class Payments {
   constructor(
     private readonly records: Records,
     private readonly pg: PaymentGateway,
+    private readonly sidecar: Sidecar,
+    private readonly now: () => Date,
   ) {}
 
   /**
@@ -24,32 +34,79 @@ export class Payments {
    * too (PaymentFailed), not an error: it says nothing about this service's health, which a breaker watches.
    * @throws Problem 409 the order was given up, 503 the PG does not answer
    */
-  async pay(pay: PayFor): Promise<Payment> {
-    let verdict: Verdict | undefined;
-    const decide = async (payment: Payment | undefined) => {
-      if (!mayAsk(payment, pay)) return [];
-      verdict ??= await this.pg.approve(pay);
-      return settle(payment, pay, verdict);
-    };
+  take(due: Due): Promise<Payment> {
+    return this.approve(due, { command: `pay:${due.orderId}` }, settle);
+  }
+
+  /** Announces the payment of an order that is to follow. @throws Problem 409 the order was given up */
+  async request(due: Due, cause: Cause = { command: `request:${due.orderId}` }): Promise<Payment> {
+    const { state } = await this.records.handle(PAYMENT, due.orderId, cause, (payment) =>
+      request(payment, due, this.at()),
+    );
+    if (state === undefined) throw notFound("payment", due.orderId);
+    isOpen(state, due);
+    return state;
+  }
+
+  /**
+   * The order stands although payment could not be reached: what was not heard of then is announced, or taken, now.
+   * @param when whether the customer pays with the order, or says so later
+   */
+  async placedUnpaid(messageId: string, due: Due, when: "order" | "later"): Promise<void> {
     try {
-      const cause = { command: `pay:${pay.orderId}` };
-      const { state } = await this.records.handle(PAYMENT, pay.orderId, cause, decide);
-      if (state === undefined) throw notFound("payment", pay.orderId);
-      mayAsk(state, pay); // a repeat is refused as well if its payment does not stand any more
-      return state;
+      if (when === "later") await this.request(due, { event: messageId });
+      else await this.approve(due, { event: messageId }, settle);
     } catch (error) {
-      // Given up while the PG was thinking: what it approved goes back. (Any other failure is asked again by orderId.)
-      if (verdict?.approved && error instanceof Problem && error.code === "payment-voided")
-        await this.pg.void(pay.orderId);
-      throw error;
+      // Cancelled before this came: there is nothing left to pay.
+      if (!(error instanceof Problem && error.code === "payment-voided")) throw error;
     }
   }
 
+  /**
+   * The customer pays what is due.
+   * @throws Problem 402 declined, 404, 409 it cannot be paid any more, 503 the PG does not answer
+   */
+  async pay(id: number, method: Method | null): Promise<Payment> {
+    const due = payable(await this.records.load(PAYMENT, id), id, method);
+    const cause = { command: `pay:${id}:${crypto.randomUUID()}` };
+    const payment = await this.approve(due, cause, pay);
+    if (payment.status !== "PaymentRequested") return payment;
+    const reason = payment.reason ?? "declined";
+    throw new Problem(
+      402,
+      "payment-declined",
+      "The payment was declined",
+      `The payment was declined: ${reason}. It can be tried again.`,
+      { reason },
+    );
+  }
+
+  /**
+   * The customer wants the money back, so the order is cancelled first: whether that is still possible is its business.
+   * @throws Problem as the order service refuses, 404, 503
+   */
+  async refund(id: number): Promise<Payment> {
+    const payment = await this.load(id);
+    if (payment === undefined) throw notFound("payment", id);
+    if (payment.status === "PaymentCancelled" || payment.status === "PaymentFailed") return payment;
+    const reply = await this.sidecar.invoke("order", {
+      method: "DELETE",
+      path: `/orders/${id}`,
+      headers: { "idempotency-key": `refund:${id}` },
+    });
+    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
+    if (reply.status >= 300 || reply.body === undefined) throw new Unavailable("order did not answer");
+    await this.cancel({ command: `refund:${id}` }, payment, "cancelled by the customer");
+    return (await this.load(id)) ?? payment;
+  }
+
   /** The order is cancelled or given up: the money goes back, and before that is on record, so that a crash repeats it. */
-  async cancel(orderId: number, messageId: string, reason: string): Promise<void> {
-    await this.records.handle(PAYMENT, orderId, { event: messageId }, async (payment) => {
-      const events = cancel(payment, orderId, reason);
-      if (events.length > 0) await this.pg.void(orderId);
+  async cancel(cause: Cause, order: OrderInfo, reason: string): Promise<void> {
+    await this.records.handle(PAYMENT, order.orderId, cause, async (payment) => {
+      const events = cancel(payment, order, reason, this.at());
+      // Of what was paid in cash the PG knows nothing; of anything else it may, even if nothing is on record here.
+      const inCash = payment?.status === "PaymentApproved" && payment.method === "cash";
+      if (events.length > 0 && !inCash) await this.pg.void(order.orderId);
       return events;
     });
   }
@@ -61,5 +118,43 @@ export class Payments {
 
   page(request: { page: number; size: number }): Promise<Page<Payment>> {
     return this.records.page(PAYMENT, { ...request, visible: isVisible });
+  }
+
+  private async approve(
+    due: Due,
+    cause: Cause,
+    decide: (payment: Payment | undefined, due: Due, verdict: Verdict, at: string) => PaymentEvent[],
+  ): Promise<Payment> {
+    let verdict: Verdict | undefined;
+    try {
+      const { state } = await this.records.handle(PAYMENT, due.orderId, cause, async (payment) => {
+        if (!isOpen(payment, due)) return [];
+        verdict ??=
+          due.method === "cash"
+            ? { approved: true, approvalCode: null }
+            : await this.pg.approve(due, attempt(payment));
+        return decide(payment, due, verdict, this.at());
+      });
+      if (state === undefined) throw notFound("payment", due.orderId);
+      // Another replica took it in cash, say, while the PG was thinking: one of them is enough.
+      const inCard = state.status === "PaymentApproved" && state.method === "card";
+      if (verdict?.approved && due.method === "card" && !inCard) await this.pg.void(due.orderId);
+      isOpen(state, due); // a repeat is refused as well if its payment does not stand any more
+      return state;
+    } catch (error) {
+      // Given up while the PG was thinking: what it approved goes back. (Any other failure is asked again by orderId.)
+      if (
+        verdict?.approved &&
+        due.method !== "cash" &&
+        error instanceof Problem &&
+        error.code === "payment-voided"
+      )
+        await this.pg.void(due.orderId);
+      throw error;
+    }
+  }
+
+  private at(): string {
+    return this.now().toISOString();
   }
 }

@@ -1,43 +1,53 @@
-import { type EventData, orderInfo } from "#kit/events.js";
-import { notFound } from "#kit/problem.js";
-import type { Page, Records } from "#kit/records.js";
+import type { EventData, OrderInfo } from "#kit/events.js";
+import { notFound, Problem } from "#kit/problem.js";
+import type { Cause, Hint, Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
+import { type Sidecar, Unavailable } from "#kit/sidecar.js";
 import {
   accept,
   cancel,
+  closes,
+  completeMaking,
   confirmCancel,
   receive,
   reject,
+  startMaking,
   TICKET,
   type Ticket,
   type TicketEvent,
 } from "./domain.js";
 
+type Decide = (ticket: Ticket | undefined) => TicketEvent[];
+
 /** The use cases of the store. */
 export class StoreOrders {
   constructor(
     private readonly records: Records,
+    private readonly sidecar: Sidecar,
     private readonly shop: Shop,
   ) {}
 
-  async orderPlaced(messageId: string, order: EventData<"OrderPlaced">): Promise<void> {
-    await this.records.handle(
-      TICKET,
-      order.orderId,
-      { event: messageId },
-      (ticket) => receive(ticket, orderInfo(order), this.shop.store),
-      { isNew: true },
-    );
+  async orderPaid(messageId: string, order: OrderInfo): Promise<void> {
+    const decide: Decide = (ticket) => receive(ticket, order, this.shop);
+    try {
+      await this.change(order.orderId, { event: messageId }, decide, { isNew: true });
+    } catch (error) {
+      // Cancelled before it could be accepted: that message leaves the tombstone.
+      if (!(error instanceof Problem && error.code === "order-cancelled")) throw error;
+    }
   }
 
   async orderCancelled(messageId: string, order: EventData<"OrderCancelled">): Promise<void> {
-    await this.records.handle(TICKET, order.orderId, { event: messageId }, (ticket) =>
-      cancel(ticket, orderInfo(order), order.reason, this.shop.store),
+    await this.change(order.orderId, { event: messageId }, (ticket) =>
+      cancel(ticket, order, order.reason, this.shop),
     );
   }
 
-  accept = (id: number) => this.command(id, (ticket) => accept(ticket, id));
-  reject = (id: number, reason: string) => this.command(id, (ticket) => reject(ticket, id, reason));
+  accept = (id: number) => this.command(id, (ticket) => accept(ticket, id, this.shop));
+  reject = (id: number, reason: string) =>
+    this.command(id, (ticket) => reject(ticket, id, reason, this.shop));
+  startMaking = (id: number) => this.command(id, (ticket) => startMaking(ticket, id, this.shop));
+  completeMaking = (id: number) => this.command(id, (ticket) => completeMaking(ticket, id));
   confirmCancel = (id: number) => this.command(id, (ticket) => confirmCancel(ticket, id));
 
   load(id: number): Promise<Ticket | undefined> {
@@ -48,9 +58,42 @@ export class StoreOrders {
     return this.records.page(TICKET, request);
   }
 
-  private async command(id: number, decide: (ticket: Ticket | undefined) => TicketEvent[]): Promise<Ticket> {
-    const { state } = await this.records.handle(TICKET, id, { command: crypto.randomUUID() }, decide);
+  private async command(id: number, decide: Decide): Promise<Ticket> {
+    const state = await this.change(id, { command: crypto.randomUUID() }, decide);
     if (state === undefined) throw notFound("storeOrder", id);
     return state;
+  }
+
+  /** Where a decision closes the order for its customer, the order is asked first, and its word counts. */
+  private async change(
+    id: number,
+    cause: Cause,
+    decide: Decide,
+    hint: Hint = {},
+  ): Promise<Ticket | undefined> {
+    const { state } = await this.records.handle(
+      TICKET,
+      id,
+      cause,
+      async (ticket) => {
+        const events = decide(ticket);
+        const stage = closes(events, this.shop);
+        if (stage !== undefined) await this.close(id, stage);
+        return events;
+      },
+      hint,
+    );
+    return state;
+  }
+
+  private async close(id: number, by: "acceptance" | "making"): Promise<void> {
+    const reply = await this.sidecar.invoke("order", {
+      method: "PUT",
+      path: `/closings/${id}`,
+      body: { by },
+    });
+    if (reply.status === 204) return;
+    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
+    throw new Unavailable(`order ${id} cannot be asked (${reply.status})`);
   }
 }

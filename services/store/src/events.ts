@@ -3,7 +3,7 @@ import type { StoreOrders } from "./app.js";
 
 export function subscriptions(store: StoreOrders): Subscription[] {
   return [
-    on("OrderPlaced", ({ id, data }) => store.orderPlaced(id, data)),
+    on("OrderPaid", ({ id, data }) => store.orderPaid(id, data)),
     on("OrderCancelled", ({ id, data }) => store.orderCancelled(id, data)),
   ];
 }
