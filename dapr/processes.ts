@@ -36,7 +36,7 @@ export async function until(check: () => boolean | Promise<boolean>, timeout: nu
 export class Supervised {
   pid: number | undefined;
   restarts = 0;
-  /** How often it ended without having been ready once since its start. */
+  /** How often it ended of itself without having been seen ready since its start. */
   failedStarts = 0;
   #wasReady = false;
   #stopping = false;
@@ -64,12 +64,12 @@ export class Supervised {
       detached: true,
     });
     this.pid = child.pid;
-    const ended = (how: string) => {
+    const ended = (how: string, killed = false) => {
       closeSync(file);
-      this.#ended(how, Date.now() - startedAt);
+      this.#ended(how, Date.now() - startedAt, killed);
     };
     child.once("exit", (code, signal) =>
-      ended(signal ? `was ended by ${signal}` : `ended with code ${code}`),
+      ended(signal ? `was ended by ${signal}` : `ended with code ${code}`, signal === "SIGKILL"),
     );
     child.once("error", (error) => {
       if (child.pid !== undefined) return; // started, so that `exit` will tell its end
@@ -113,10 +113,11 @@ export class Supervised {
     return readFileSync(this.spec.log, "utf8").trimEnd().split("\n").slice(-count).join("\n");
   }
 
-  #ended(how: string, uptime: number): void {
+  #ended(how: string, uptime: number, killed: boolean): void {
     this.pid = undefined;
     if (this.#stopping) return;
-    if (!this.#wasReady) this.failedStarts++;
+    // Who is killed has not failed to start.
+    if (!this.#wasReady && !killed) this.failedStarts++;
     if (uptime > stableAfter) this.#crashes = 0;
     const wait = backoff[Math.min(this.#crashes++, backoff.length - 1)] ?? 0;
     const when = wait ? `again in ${wait / 1000} s` : "again now";
