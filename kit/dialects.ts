@@ -95,7 +95,7 @@ export class Dialects {
     );
   }
 
-  /** An item of ours as the shop's dialect says it: our fields and, before them, its own. */
+  /** An item of ours as the shop's dialect says it: with our fields and its own, which win where both have a name. */
   say(name: string, item: object): Body {
     const said = this.spoken[name];
     return said === undefined ? { ...item } : { ...item, ...translate(said, item as Body) };

@@ -147,6 +147,33 @@ for (const rules of all)
       }
     });
 
+    if (rules.store.accept === "owner" && rules.cancel.customer === "making")
+      it(`${rules.name}: the shop begins to make it while the customer cancels: exactly one of them is true (S4-F4, S4-T1)`, async () => {
+        const ids = await Promise.all(
+          Array.from(
+            { length: 24 },
+            async () => (await customers.order(customers.phone())).body.id as number,
+          ),
+        );
+        for (const id of ids) await open.shows(`/storeOrders/${id}`, { state: "Received" });
+        const answers = await Promise.all(
+          ids.map((id, n) => {
+            const begin = () => open.http("PUT", `/storeOrders/${id}/accept`);
+            const cancel = () => open.http("DELETE", `/orders/${id}`);
+            const both = n % 2 === 0 ? [begin(), cancel()] : [cancel(), begin()].reverse();
+            return Promise.all(both);
+          }),
+        );
+        for (const [n, [began, cancelled]] of answers.entries()) {
+          const statuses = [began?.status, cancelled?.status];
+          assert.deepEqual(statuses.toSorted(), [200, 409], `order ${ids[n]}: ${statuses}`);
+          const made = began?.status === 200;
+          await open.shows(`/orders/${ids[n]}`, { state: made ? "OrderPlaced" : "OrderCancelled" });
+          await open.shows(`/storeOrders/${ids[n]}`, { state: made ? "MakeStarted" : "StoreCancelled" });
+          await open.shows(`/payments/${ids[n]}`, { state: made ? "PaymentApproved" : "PaymentCancelled" });
+        }
+      });
+
     it(`${rules.name}: inventory away: ${rules.stock === "reserve" ? "refused, since the stock is checked" : "nobody asks it"}`, async () => {
       const phone = customers.phone();
       const reply = await without("inventory", () => customers.order(phone));
