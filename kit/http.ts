@@ -109,13 +109,17 @@ function collectionAt<S>(way: Way, source: Source<S>): Route[] {
       body: { _embedded: { [name]: [await find(query.orderId)] } },
     })),
     get(`/${name}/:id`, async ({ params }) => ({ status: 200, body: await find(params.id) })),
-    get(`/profile/${name}`, async () => ({
-      status: 200,
-      type: "application/json",
-      body: { alps: { version: "1.0", descriptor: [{ id: `${one}-representation`, href: `/${name}` }] } },
-    })),
+    profile(way),
   ];
 }
+
+/** What kind of things a collection has. http://alps.io */
+export const profile = ({ name, one }: Pick<Way, "name" | "one">): Route =>
+  get(`/profile/${name}`, async () => ({
+    status: 200,
+    type: "application/json",
+    body: { alps: { version: "1.0", descriptor: [{ id: `${one}-representation`, href: `/${name}` }] } },
+  }));
 
 /** An item under one of its collection's names: in that name's words, linked to itself. */
 export function itemOf(
@@ -259,6 +263,12 @@ function reasonOf(issue: z.core.$ZodIssue, value: unknown): string {
   if (sent === undefined && issue.code === "invalid_type") return "is required";
   return issue.message;
 }
+
+const keyed = z.object({ "Idempotency-Key": z.string().trim().min(1).max(200).optional() });
+
+/** The key that makes a request repeatable, if it has one. @throws Problem 422 */
+export const idempotencyKey = (headers: Request["headers"]): string | undefined =>
+  check(keyed, { "Idempotency-Key": headers["idempotency-key"] })["Idempotency-Key"];
 
 /** The id in a path. What is no positive number names nothing: 404. */
 export function idOf(text: string | undefined, what: string): number {

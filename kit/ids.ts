@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { Conflict, readOne, type Store, Unavailable } from "#kit/sidecar.js";
 
 /** Ids are given out in blocks that end at multiples of this; a journal token names one such block. */
@@ -93,3 +94,6 @@ export class Ids {
 export function endOfBlock(id: number): number {
   return Math.ceil(id / BLOCK) * BLOCK;
 }
+
+/** What stands for a text that somebody else has chosen in a key: short, and of letters that every store takes. */
+export const digest = (text: string): string => createHash("sha256").update(text).digest("base64url");

@@ -1,3 +1,5 @@
+import { type Reply, Unavailable } from "#kit/sidecar.js";
+
 /**
  * Errors that a client may see, as RFC 9457 problem+json. Thrown wherever something is refused, written once, at the
  * edge (kit/http.ts). `type` is stable: clients may branch on it.
@@ -49,6 +51,12 @@ export class Problem extends Error {
   }
 }
 
+/** Why another service did not do what it was asked: it refused, and may be quoted; or it failed, and may be asked again. */
+export const failureOf = (reply: Reply, asked: string): Problem | Unavailable =>
+  reply.status >= 400 && reply.status < 500
+    ? Problem.from(reply.status, reply.body)
+    : new Unavailable(`${asked} cannot be asked (${reply.status})`);
+
 /** One thing wrong with what the caller sent. */
 export interface FieldError {
   field: string;
@@ -63,6 +71,12 @@ export const invalid = (errors: FieldError[]): Problem =>
     errors.map((error) => `${error.field}: ${error.reason}`).join("; "),
     { errors },
   );
+
+/** @param detail what has to be done instead */
+export const keyReused = (detail: string): Problem =>
+  new Problem(422, "idempotency-key-reused", "The Idempotency-Key belongs to another request", detail, {
+    errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }],
+  });
 
 export const notFound = (what: string, id: string | number): Problem =>
   new Problem(404, "not-found", "There is no such thing", `There is no ${what} ${id}.`, {

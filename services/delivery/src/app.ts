@@ -1,8 +1,8 @@
 import type { OrderInfo } from "#kit/events.js";
-import { notFound, Problem } from "#kit/problem.js";
+import { failureOf, notFound } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
-import { type Sidecar, Unavailable } from "#kit/sidecar.js";
+import type { Sidecar } from "#kit/sidecar.js";
 import { cancel, complete, DELIVERY, type Delivery, prepare, start } from "./domain.js";
 
 /** The use cases of delivery. */
@@ -61,8 +61,7 @@ export class Deliveries {
     const reply = await this.sidecar.invoke("order", { method: "PUT", path: `/closings/${id}`, body });
     if (reply.status === 204) return true;
     if (reply.status === 409) return false;
-    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
-    throw new Unavailable(`order ${id} cannot be asked (${reply.status})`);
+    throw failureOf(reply, `order ${id}`);
   }
 
   private at(): string {

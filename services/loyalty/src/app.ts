@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import type { OrderInfo } from "#kit/events.js";
-import { Problem } from "#kit/problem.js";
+import { digest } from "#kit/ids.js";
+import { keyReused } from "#kit/problem.js";
 import type { Hint, Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
 import {
@@ -82,16 +82,10 @@ export class Loyalty {
       );
       return there(card, phoneNumber);
     }
-    const id = `key-${createHash("sha256").update(idempotencyKey).digest("base64url")}`;
+    const id = `key-${digest(idempotencyKey)}`;
     const grant = await this.earn(id, null, stamps);
     if (grant?.phoneNumber !== phoneNumber || grant.qty !== qty) {
-      throw new Problem(
-        422,
-        "idempotency-key-reused",
-        "The Idempotency-Key belongs to another request",
-        "Other stamps need a new Idempotency-Key; a repeated request must have the same body.",
-        { errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }] },
-      );
+      throw keyReused("Other stamps need a new Idempotency-Key; a repeated request must have the same body.");
     }
     return there(await this.load(phoneNumber), phoneNumber);
   }

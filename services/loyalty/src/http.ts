@@ -4,12 +4,14 @@ import {
   check,
   created,
   get,
+  idempotencyKey,
   itemOf,
   linksOf,
   listing,
   paging,
   phone,
   post,
+  profile,
   type Route,
   whole,
 } from "#kit/http.js";
@@ -18,7 +20,6 @@ import type { Loyalty } from "./app.js";
 import type { Card } from "./domain.js";
 
 const stamps = z.object({ phoneNumber: phone, stampQty: whole(1, 10_000) });
-const keyed = z.object({ "Idempotency-Key": z.string().trim().min(1).max(200).optional() });
 const asked = z.object({ phoneNumber: phone });
 
 export function represent({ phoneNumber, stampQty }: Card): object {
@@ -30,7 +31,7 @@ export function routes(loyalty: Loyalty, dialects: Dialects): Route[] {
   const said = (card: Card) => itemOf(own, card.phoneNumber, represent(card));
   return [
     post("/stamps", async ({ body, headers }) => {
-      const { "Idempotency-Key": key } = check(keyed, { "Idempotency-Key": headers["idempotency-key"] });
+      const key = idempotencyKey(headers);
       const { phoneNumber, stampQty } = dialects.check("stamps", stamps, body);
       const card = await loyalty.give({ phoneNumber, qty: stampQty }, key);
       return created(`/stamps/${card.phoneNumber}`, said(card));
@@ -60,10 +61,6 @@ export function routes(loyalty: Loyalty, dialects: Dialects): Route[] {
       if (card === undefined) throw notFound("stamp", params.phoneNumber ?? "");
       return { status: 200, body: said(card) };
     }),
-    get("/profile/stamps", async () => ({
-      status: 200,
-      type: "application/json",
-      body: { alps: { version: "1.0", descriptor: [{ id: "stamp-representation", href: "/stamps" }] } },
-    })),
+    profile(own),
   ];
 }

@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { KeyedLock } from "#kit/batch.js";
 import type { OrderInfo } from "#kit/events.js";
-import { notFound, Problem, tryLater } from "#kit/problem.js";
+import { digest } from "#kit/ids.js";
+import { keyReused, notFound, Problem, tryLater } from "#kit/problem.js";
 import type { Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
 import { Conflict, type Reply, readOne, type Sidecar, Unavailable } from "#kit/sidecar.js";
@@ -132,8 +132,8 @@ export class Orders {
   }
 
   private async placeOnce(command: PlaceOrder, idempotencyKey: string): Promise<Order> {
-    const key = `idempotency:${hash(idempotencyKey)}`;
-    const fingerprint = hash(JSON.stringify(command));
+    const key = `idempotency:${digest(idempotencyKey)}`;
+    const fingerprint = digest(JSON.stringify(command));
     const { store } = this.sidecar;
     const remember = (orderId: number, etag: string | null) => () =>
       store.save(key, { orderId, fingerprint } satisfies Remembered, etag, REMEMBERED_S);
@@ -147,13 +147,7 @@ export class Orders {
     const entry = await readOne(store, key);
     const known = entry?.value as Remembered | undefined;
     if (known !== undefined && known.fingerprint !== fingerprint) {
-      throw new Problem(
-        422,
-        "idempotency-key-reused",
-        "The Idempotency-Key belongs to another request",
-        "A new order needs a new Idempotency-Key; a repeated one must have the same body.",
-        { errors: [{ field: "Idempotency-Key", reason: "was used with a different body" }] },
-      );
+      throw keyReused("A new order needs a new Idempotency-Key; a repeated one must have the same body.");
     }
     const order = known && (await this.records.load(ORDER, known.orderId));
     // Perhaps still pending elsewhere: every step is idempotent by orderId, so driving it twice is safe.
@@ -346,5 +340,3 @@ const productNotFound = (id: number): Problem =>
     id: String(id),
     errors: [{ field: "productId", reason: "names no product" }],
   });
-
-const hash = (text: string): string => createHash("sha256").update(text).digest("base64url");

@@ -7,6 +7,7 @@ import {
   created,
   date,
   del,
+  idempotencyKey,
   idOf,
   itemOf,
   optional,
@@ -69,7 +70,6 @@ export function represent(id: number, order: Order): object {
   };
 }
 
-const keyed = z.object({ "Idempotency-Key": z.string().trim().min(1).max(200).optional() });
 const closing = z.object({ by: z.enum(["acceptance", "making", "delivery"]) });
 
 export function routes(orders: Orders, dialects: Dialects): Route[] {
@@ -93,7 +93,7 @@ export function routes(orders: Orders, dialects: Dialects): Route[] {
   };
   return [
     post("/orders", async ({ body, headers }) => {
-      const { "Idempotency-Key": key } = check(keyed, { "Idempotency-Key": headers["idempotency-key"] });
+      const key = idempotencyKey(headers);
       const wanted = parseOrder(dialects, body);
       const order = await dialects.answering("orders", body, () => orders.place(wanted, key));
       return created(`/orders/${order.orderId}`, said(order.orderId, order));

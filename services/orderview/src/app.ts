@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import type { Message } from "#kit/events.js";
+import { digest } from "#kit/ids.js";
 import type { Page, Records } from "#kit/records.js";
 import {
   INDEX,
@@ -103,6 +103,4 @@ export class OrderStatuses {
 
 /** Whatever people call themselves, a key has only letters, and only so many, that every store takes. */
 const keyOf = (whose: Whose): string =>
-  "customerId" in whose ? `customer:${hash(whose.customerId)}` : `phone:${hash(whose.phoneNumber)}`;
-
-const hash = (text: string): string => createHash("sha256").update(text).digest("base64url");
+  "customerId" in whose ? `customer:${digest(whose.customerId)}` : `phone:${digest(whose.phoneNumber)}`;

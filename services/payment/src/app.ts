@@ -1,7 +1,7 @@
 import type { OrderInfo } from "#kit/events.js";
-import { notFound, Problem } from "#kit/problem.js";
+import { failureOf, notFound, Problem } from "#kit/problem.js";
 import type { Cause, Page, Records } from "#kit/records.js";
-import { type Sidecar, Unavailable } from "#kit/sidecar.js";
+import type { Sidecar } from "#kit/sidecar.js";
 import {
   attempt,
   cancel,
@@ -94,8 +94,7 @@ export class Payments {
       path: `/orders/${id}`,
       headers: { "idempotency-key": `refund:${id}` },
     });
-    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
-    if (reply.status >= 300 || reply.body === undefined) throw new Unavailable("order did not answer");
+    if (reply.status >= 300 || reply.body === undefined) throw failureOf(reply, `order ${id}`);
     await this.cancel({ command: `refund:${id}` }, payment, "cancelled by the customer");
     return (await this.load(id)) ?? payment;
   }

@@ -1,8 +1,8 @@
 import type { EventData, OrderInfo } from "#kit/events.js";
-import { notFound, Problem } from "#kit/problem.js";
+import { failureOf, notFound, Problem } from "#kit/problem.js";
 import type { Cause, Hint, Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
-import { type Sidecar, Unavailable } from "#kit/sidecar.js";
+import type { Sidecar } from "#kit/sidecar.js";
 import {
   accept,
   cancel,
@@ -92,8 +92,6 @@ export class StoreOrders {
       path: `/closings/${id}`,
       body: { by },
     });
-    if (reply.status === 204) return;
-    if (reply.status >= 400 && reply.status < 500) throw Problem.from(reply.status, reply.body);
-    throw new Unavailable(`order ${id} cannot be asked (${reply.status})`);
+    if (reply.status !== 204) throw failureOf(reply, `order ${id}`);
   }
 }
