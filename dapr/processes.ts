@@ -1,7 +1,9 @@
 /** Child processes that are kept running, and what is needed to find them again after the runner itself was killed. */
-import { execFileSync, spawn } from "node:child_process";
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
+import { delimiter, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { StartError } from "./topology.js";
 
 export interface ProcessSpec {
   name: string;
@@ -11,11 +13,28 @@ export interface ProcessSpec {
   cwd: string;
   /** Asked anew for each start, so that a start can differ from the first one. */
   env: (restarts: number) => Record<string, string | undefined>;
+  /** Whom the process belongs to; ours if not given. See {@link spawnFor}. */
+  owner?: Owner | undefined;
+  /** What asks the process to end, SIGTERM if not given. */
+  endSignal?: NodeJS.Signals | undefined;
   /** Both output streams are appended to this file. */
   log: string;
   port: number;
   /** One quick check whether the process does its work now. */
   ready: () => Promise<boolean>;
+}
+
+/** Where a program is, behind all links; what was asked for if it can't be found. */
+export function pathOf(program: string): string {
+  const directories = program.includes("/") ? [""] : (process.env.PATH ?? "").split(delimiter);
+  const found = directories.map((directory) => join(directory, program)).find((path) => existsSync(path));
+  return found === undefined ? program : realpathSync(found);
+}
+
+/** A user of this machine. */
+export interface Owner {
+  uid: number;
+  gid: number;
 }
 
 /** Waits before a crashed process is started again; the last one repeats. */
@@ -30,6 +49,64 @@ export async function until(check: () => boolean | Promise<boolean>, timeout: nu
   for (const end = Date.now() + timeout; Date.now() < end; await delay(pollInterval))
     if (await check()) return true;
   return check();
+}
+
+/**
+ * Spawns a process for another user, where one is given. That user may not be let through to `cwd` (a directory below
+ * /root, say): so the process begins in / and finds `cwd` open as file descriptor 3.
+ */
+export function spawnFor(
+  owner: Owner | undefined,
+  command: string,
+  args: string[],
+  { cwd, stdio, ...options }: SpawnOptions & { cwd: string; stdio: [Stdio, Stdio, Stdio] },
+): ChildProcess {
+  if (owner === undefined) return spawn(command, args, { cwd, stdio, ...options });
+  const directory = openSync(cwd, "r");
+  try {
+    return spawn(command, args, { ...options, ...owner, cwd: "/", stdio: [...stdio, directory] });
+  } finally {
+    closeSync(directory);
+  }
+}
+
+type Stdio = "ignore" | "pipe" | number;
+
+/**
+ * Runs a program to its end, and ends it with this process.
+ * @param input what it reads from its standard input
+ * @throws StartError with the end of what it said, if it fails
+ */
+export function runToEnd(
+  command: string,
+  args: string[],
+  { cwd, owner, input = "" }: { cwd: string; owner?: Owner | undefined; input?: string },
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawnFor(owner, command, args, { cwd, stdio: ["pipe", "pipe", "pipe"] });
+    const said: Buffer[] = [];
+    const output = () => Buffer.concat(said).toString();
+    const kill = () => child.kill("SIGKILL");
+    process.once("exit", kill);
+    child.stdout?.on("data", (chunk) => said.push(chunk));
+    child.stderr?.on("data", (chunk) => said.push(chunk));
+    child.stdin?.on("error", () => {}); // it ended before it read all: its exit code tells
+    child.stdin?.end(input);
+    child.once("error", (error) => {
+      process.off("exit", kill);
+      reject(new StartError(`${command} could not be started: ${error.message}`));
+    });
+    child.once("close", (code, signal) => {
+      process.off("exit", kill);
+      if (code === 0) return resolve(output());
+      const end = output().trimEnd().split("\n").slice(-15).join("\n");
+      reject(
+        new StartError(
+          `${command} ${signal ? `was ended by ${signal}` : `failed with code ${code}`}:\n${end}`,
+        ),
+      );
+    });
+  });
 }
 
 /** A process that is started again whenever it ends by itself. */
@@ -52,11 +129,11 @@ export class Supervised {
   ) {}
 
   start(): void {
-    const { command, args, cwd, env, log } = this.spec;
+    const { command, args, cwd, env, log, owner } = this.spec;
     const file = openSync(log, "a");
     const startedAt = Date.now();
     this.#wasReady = false;
-    const child = spawn(command, args, {
+    const child = spawnFor(owner, command, args, {
       cwd,
       env: { ...process.env, ...env(this.restarts) },
       stdio: ["ignore", file, file],
@@ -97,12 +174,12 @@ export class Supervised {
     if (!["SIGSTOP", "SIGCONT"].includes(signal)) await until(() => this.pid !== pid, 10_000);
   }
 
-  /** Ends the process for good: SIGTERM, and SIGKILL if it still runs after `patience` ms. */
+  /** Ends the process for good: its end signal, and SIGKILL if it still runs after `patience` ms. */
   async stop(patience: number): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#timer);
     if (this.pid === undefined) return;
-    process.kill(this.pid, patience > 0 ? "SIGTERM" : "SIGKILL");
+    process.kill(this.pid, patience > 0 ? (this.spec.endSignal ?? "SIGTERM") : "SIGKILL");
     if (await until(() => this.pid === undefined, patience)) return;
     process.kill(this.pid, "SIGKILL");
     await until(() => this.pid === undefined, 1000);

@@ -12,6 +12,7 @@ import { readShop, type Shop } from "#kit/shop.js";
 import { guard, unguard } from "./guard.js";
 import { endLeftovers, lock, remember, unlock } from "./lock.js";
 import { type ProcessSpec, Supervised } from "./processes.js";
+import { environmentOf, Passwords, type Resolved, resolve as resolveSecrets } from "./secrets.js";
 import { type Server, serversFor } from "./servers.js";
 import {
   type Instance,
@@ -26,11 +27,17 @@ import {
 
 export { StartError } from "./topology.js";
 
+/** Where a migration notes how far it is, until it is finished. */
+export const migrationJournal = (data: string): string => join(data, "run", "migration.json");
+
 /** The repository's root, seen from dist/dapr/. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 
 export interface StartOptions {
-  /** Where state and messages live: a directory under components/, or a path. Default: as in the topology file. */
+  /**
+   * Where state and messages live: a directory under components/, or a path to a directory or a single file. Several, with
+   * commas between: of files with one name the last one counts. Default: as in the topology file.
+   */
   backend?: string;
   /** How the business runs: a file under shops/ (without .yaml), or a path. Default: as in the topology file. */
   shop?: string;
@@ -72,6 +79,8 @@ export interface System {
   sidecarUrl(app: string, replica?: number): string;
   /** The base URL of the gateway. */
   readonly gateway: string;
+  /** The backend's components, with their secrets. */
+  readonly components: readonly Resolved[];
   processes(): ProcessInfo[];
   /** Sends a signal to a process and, if the signal ends processes, waits for its end. It is then started again. */
   kill(name: string, signal?: NodeJS.Signals): Promise<void>;
@@ -81,6 +90,9 @@ export interface System {
   stop(options?: { now?: boolean }): Promise<void>;
 }
 
+/** How many services are started at once: more take no less time on two cores. */
+const AT_ONCE = 2;
+const isFirst = ({ replica }: Instance) => replica === 0;
 const readyWithin = 60_000;
 const maxFailedStarts = 5;
 const maxLogBytes = 10_000_000;
@@ -90,7 +102,7 @@ const stopPatience = { app: 4000, sidecar: 3500, server: 2000 };
 /** Starts the system and resolves when all of it is ready. If that fails, nothing of it keeps running. */
 export async function startSystem(options: StartOptions = {}): Promise<System> {
   const offset = options.ports ?? 0;
-  const backend = options.backend && named("backend", "components", "", options.backend);
+  const backend = layersOf(options.backend);
   const shop = options.shop && named("shop", "shops", ".yaml", options.shop);
   const topology = readTopology(options.topology ?? join(root, "dapr", "dapr.yaml"), backend);
   const rules = rulesOf(topology, options, shop);
@@ -103,22 +115,27 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
   guard(system);
   try {
     await system.endLeftovers();
+    checkMoves(data);
     const rendered = render(topology, join(data, "run"), offset);
     checkBindings(rules.shop, rendered);
-    const servers = serversFor(rendered.components, data);
-    await checkPorts(servers, list);
-    for (const server of servers) {
-      mkdirSync(server.directory, { recursive: true });
-      system.start({ ...server, kind: "server", cwd: data, env: () => ({}) });
-    }
-    await system.waitReady();
-    for (const instance of list) {
-      // One sidecar after the other: several that open a new SQLite file at the same moment lock each other out, and
-      // one that fails to open the file for name resolution runs on without ever getting ready.
-      system.start(sidecarSpec(instance, rendered, data));
+    checkSecretStores(rendered);
+    const passwords = new Passwords(data);
+    const components = resolveSecrets(rendered.components, passwords, offset);
+    system.components = components;
+    await system.startServers(serversFor(components, data, passwords, offset), list);
+    const begin = async (instance: Instance) => {
+      system.start(sidecarSpec(instance, rendered, components, data));
       await system.waitLoaded(`${instance.name}-sidecar`, `http://127.0.0.1:${instance.ports.http}`);
       system.start(appSpec(instance, options, shop));
-    }
+    };
+    // Sidecars that make the same file or schema at the same moment get in each other's way (and one that fails to open the
+    // file for name resolution runs on without ever getting ready): the first one makes what all share, then the first
+    // one of each service what its replicas share.
+    const [first, ...others] = list;
+    if (first !== undefined) await begin(first);
+    for (const round of [others.filter(isFirst), others.filter((one) => !isFirst(one))])
+      for (let i = 0; i < round.length; i += AT_ONCE)
+        await Promise.all(round.slice(i, i + AT_ONCE).map(begin));
     await system.waitReady();
     await Promise.all(list.map((instance) => system.announce(instance)));
     return system;
@@ -128,7 +145,44 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
   }
 }
 
+/** The servers of some backends, running without a shop. */
+export interface Servers {
+  /** By backend, in the order asked for: its components with their secrets, as its sidecars would get them. */
+  backends: Resolved[][];
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts only the servers of one or more backends, for who looks at the stores directly: the shop on that data directory
+ * must not run. @throws StartError
+ */
+export async function startServers(
+  options: Pick<StartOptions, "data" | "ports" | "topology" | "onEvent"> & { backends: string[] },
+): Promise<Servers> {
+  const offset = options.ports ?? 0;
+  const data = resolve(options.data ?? join(root, "data"));
+  for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
+  lock(data);
+  const system = new LocalSystem([], data, offset, options.onEvent ?? (() => {}));
+  guard(system);
+  try {
+    await system.endLeftovers();
+    const passwords = new Passwords(data);
+    const file = options.topology ?? join(root, "dapr", "dapr.yaml");
+    const backends = options.backends.map((backend) => {
+      const topology = readTopology(file, layersOf(backend));
+      return resolveSecrets(render(topology, join(data, "run"), offset).components, passwords, offset);
+    });
+    await system.startServers(serversFor(backends.flat(), data, passwords, offset), []);
+    return { backends, stop: () => system.stop() };
+  } catch (error) {
+    await system.stop();
+    throw error;
+  }
+}
+
 class LocalSystem implements System {
+  components: Resolved[] = [];
   readonly #processes: Supervised[] = [];
   #stopping: Promise<void> | undefined;
 
@@ -179,6 +233,16 @@ class LocalSystem implements System {
   async waitLoaded(name: string, url: string): Promise<void> {
     const loaded = () => answers(`${url}/v1.0/healthz/outbound`);
     await becomesReady(this.#process(name), () => this.#stopping !== undefined, loaded);
+  }
+
+  /** Starts the servers that a backend needs, and resolves when sidecars may use them. */
+  async startServers(servers: Server[], list: Instance[]): Promise<void> {
+    await checkPorts(servers, list);
+    // The first start of a database takes a while, mostly waiting for the disk.
+    await Promise.all(servers.map((server) => server.setUp()));
+    for (const server of servers) this.start(server.spec());
+    await this.waitReady();
+    await Promise.all(servers.map((server) => server.prepare()));
   }
 
   async stop({ now = false } = {}): Promise<void> {
@@ -272,7 +336,12 @@ async function becomesReady(
   }
 }
 
-function sidecarSpec(instance: Instance, rendered: Rendered, data: string): Omit<ProcessSpec, "log"> {
+function sidecarSpec(
+  instance: Instance,
+  rendered: Rendered,
+  components: Resolved[],
+  data: string,
+): Omit<ProcessSpec, "log"> {
   const { app, name, ports } = instance;
   const sidecar = `http://127.0.0.1:${ports.http}/v1.0`;
   return {
@@ -281,7 +350,10 @@ function sidecarSpec(instance: Instance, rendered: Rendered, data: string): Omit
     command: process.env.DAPRD ?? "daprd",
     args: sidecarArgs(instance, rendered),
     cwd: data, // relative SQLite files of the components end up there
-    env: () => ({ DAPR_HOST_IP: "127.0.0.1" }), // the address it registers for other sidecars
+    env: () => ({
+      ...environmentOf(app.appID, components),
+      DAPR_HOST_IP: "127.0.0.1", // the address it registers for other sidecars
+    }),
     port: ports.http,
     // A call to its own app passes only when the sidecar's health probe has found the app healthy.
     ready: async () =>
@@ -354,6 +426,26 @@ function rulesOf(
   }
 }
 
+/** daprd would leave out a component whose secret store is not there, and run on. */
+function checkSecretStores({ components }: Rendered): void {
+  for (const { name, secrets, secretStore } of components)
+    if (Object.keys(secrets).length > 0 && !components.some((one) => one.name === secretStore))
+      throw new StartError(
+        `${name} takes its secrets from "${secretStore}", and the backend has no such component. The folders that hold only a part ` +
+          "of a backend go over a whole one, as in --backend embedded,postgresql.",
+      );
+}
+
+/** What changes while a migration is unfinished would be left behind. */
+function checkMoves(data: string): void {
+  const journal = migrationJournal(data);
+  if (existsSync(journal))
+    throw new StartError(
+      `A migration of ${data} is unfinished: repeat it (npm run migrate, with the same arguments) before the shop starts again, ` +
+        `or give it up by removing ${journal}.`,
+    );
+}
+
 /** What a shop names as a channel or as its payment gateway must be among the components. */
 function checkBindings(shop: Shop | undefined, { components }: Rendered): void {
   if (shop === undefined) return;
@@ -367,10 +459,18 @@ function checkBindings(shop: Shop | undefined, { components }: Rendered): void {
       );
 }
 
+/** The layers that a backend names: `polyglot,postgresql/deliveries.yaml` is polyglot with one store from elsewhere. */
+const layersOf = (backend = ""): string[] =>
+  backend
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "")
+    .map((name) => named("backend", "components", "", name));
+
 /** Finds what an option names: a file or directory of ours, or any path. */
 function named(option: string, directory: string, suffix: string, value: string): string {
   const ours = join(root, directory, `${value}${suffix}`);
-  const path = !value.includes("/") && existsSync(ours) ? ours : resolve(value);
+  const path = !/^[./]/.test(value) && existsSync(ours) ? ours : resolve(value);
   if (existsSync(path)) return path;
   const names = readdirSync(join(root, directory))
     .filter((name) => name !== "dialects.yaml") // what the shops speak, and no shop

@@ -7,7 +7,8 @@ import { StartError, type StartOptions, type System, startSystem } from "./runne
 
 const usage = `Usage: npm start -- [options]
 
-  --backend NAME|DIR     where state and messages live: a folder under components/ (embedded)
+  --backend NAME,...     where state and messages live: folders under components/, or paths of folders or files; of
+                         files with one name the last counts, as in polyglot,postgresql/deliveries.yaml (embedded)
   --shop NAME|FILE       how the business runs: a file under shops/ (fashion)
   --replicas APP=N,...   run more than one of a service, as in order=3,delivery=2
   --data DIR             where state and logs are kept (data; data/NAME for a shop that is named)

@@ -2,7 +2,7 @@
  * Reads a topology in Dapr's Multi-App Run format, and turns it into what one run needs: instances with their ports,
  * and copies of the Dapr resources with shifted ports. The files in the repository stay as they are.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { parse, parseAllDocuments } from "yaml";
 import { z } from "zod";
@@ -54,8 +54,8 @@ export type App = z.infer<typeof appSchema>;
 
 export interface Topology {
   apps: App[];
-  /** Absolute directories of Dapr resources. */
-  resources: string[];
+  /** Absolute paths of Dapr resources, in layers: of two files with one name in a list, the later one counts. */
+  resources: string[][];
   /** The absolute path of the Dapr Configuration. */
   config: string | undefined;
 }
@@ -82,15 +82,18 @@ export interface Instance {
 const replicaStep = 100;
 const maxReplicas = 10;
 
-/** Reads the file. `backend`, a directory, takes the place of the resources directory that lies under components/. */
-export function readTopology(file: string, backend?: string): Topology {
+/**
+ * Reads the file.
+ * @param backend directories, or single files, that take the place of the resources directory that lies under components/
+ */
+export function readTopology(file: string, backend: string[] = []): Topology {
   const parsed = topologySchema.safeParse(parse(readFileSync(file, "utf8")));
   if (!parsed.success) throw new StartError(`${file}: ${z.prettifyError(parsed.error)}`);
   const { common, apps } = parsed.data;
   const here = dirname(file);
   const resources = (common.resourcesPaths ?? []).map((path) => {
     const directory = resolve(here, path);
-    return backend && basename(dirname(directory)) === "components" ? backend : directory;
+    return backend.length > 0 && basename(dirname(directory)) === "components" ? backend : [directory];
   });
   const own = apps.find((app) => app.resourcesPaths || app.configFilePath);
   if (own) throw new StartError(`${file}: ${own.appID}: resources and config belong under "common"`);
@@ -145,11 +148,18 @@ export function instances(topology: Topology, replicas: Record<string, number>, 
   return list;
 }
 
-/** A Dapr component, as far as the runner looks at it. */
+/** A Dapr component, as far as the runner and the tools that open a backend directly look at it. */
 export interface Component {
   name: string;
   type: string;
+  /** What the file says; and, once the secrets are known ({@link file://./secrets.ts}), those under their names too. */
   metadata: Record<string, string>;
+  /** By the name of the metadata item: the environment variable that holds its value (secretstores.local.env). */
+  secrets: Record<string, string>;
+  /** The secret store that they come from. */
+  secretStore: string | undefined;
+  /** The apps that may use it; all of them if there are none. */
+  scopes: string[];
 }
 
 const componentSchema = z.object({
@@ -157,9 +167,40 @@ const componentSchema = z.object({
   metadata: z.object({ name: z.string() }),
   spec: z.object({
     type: z.string(),
-    metadata: z.array(z.object({ name: z.string(), value: z.coerce.string().optional() })).default([]),
+    metadata: z
+      .array(
+        z.object({
+          name: z.string(),
+          value: z.coerce.string().optional(),
+          secretKeyRef: z.object({ name: z.string(), key: z.string() }).optional(),
+        }),
+      )
+      .default([]),
   }),
+  auth: z.object({ secretStore: z.string() }).optional(),
+  scopes: z.array(z.string()).default([]),
 });
+
+/** What a document says, if it is a component. */
+export function asComponent(document: unknown): Component | undefined {
+  const { success, data } = componentSchema.safeParse(document);
+  if (!success) return undefined;
+  const metadata: Component["metadata"] = {};
+  const secrets: Component["secrets"] = {};
+  for (const { name, value, secretKeyRef } of data.spec.metadata) {
+    if (secretKeyRef === undefined) metadata[name] = value ?? "";
+    else secrets[name] = secretKeyRef.key;
+  }
+  const { scopes, auth } = data;
+  return {
+    name: data.metadata.name,
+    type: data.spec.type,
+    metadata,
+    secrets,
+    secretStore: auth?.secretStore,
+    scopes,
+  };
+}
 
 /** Moves every loopback host:port pair in a text by `offset`. */
 export const shiftPorts = (text: string, offset: number): string =>
@@ -178,30 +219,46 @@ export function render(topology: Topology, target: string, offset: number): Rend
   rmSync(resources, { recursive: true, force: true });
   mkdirSync(resources, { recursive: true });
   const components: Component[] = [];
-  for (const directory of topology.resources) {
-    if (!existsSync(directory)) throw new StartError(`no such directory of Dapr components: ${directory}`);
-    for (const file of readdirSync(directory).filter((name) => /\.ya?ml$/.test(name))) {
-      const text = shiftPorts(readFileSync(join(directory, file), "utf8"), offset);
-      const documents = parseAllDocuments(text).map(
-        (document) => document.toJS() as { kind?: string } | null,
-      );
-      // The directory of resiliency.yaml also holds the topology and the configuration, which are no resources.
-      if (!documents.some((document) => document?.kind && document.kind !== "Configuration")) continue;
-      const copy = join(resources, file);
-      if (existsSync(copy)) throw new StartError(`two Dapr resource files are called ${file}`);
-      writeFileSync(copy, text);
-      for (const document of documents) {
-        const { success, data } = componentSchema.safeParse(document);
-        if (!success) continue;
-        const metadata = Object.fromEntries(data.spec.metadata.map(({ name, value }) => [name, value ?? ""]));
-        components.push({ name: data.metadata.name, type: data.spec.type, metadata });
-      }
+  for (const [file, path] of topology.resources.flatMap((layers) => [...filesOf(layers)])) {
+    const text = shiftPorts(readFileSync(path, "utf8"), offset);
+    const documents = parseAllDocuments(text).map((document) => document.toJS() as { kind?: string } | null);
+    // The directory of resiliency.yaml also holds the topology and the configuration, which are no resources.
+    if (!documents.some((document) => document?.kind && document.kind !== "Configuration")) continue;
+    const copy = join(resources, file);
+    if (existsSync(copy)) throw new StartError(`two Dapr resource files are called ${file}`);
+    writeFileSync(copy, text);
+    for (const document of documents) {
+      const component = asComponent(document);
+      if (component !== undefined) components.push(component);
     }
   }
+  checkNames(components);
   if (!topology.config) return { resources, config: undefined, components };
   const config = join(target, "config.yaml");
   writeFileSync(config, shiftPorts(readFileSync(topology.config, "utf8"), offset));
   return { resources, config, components };
+}
+
+/** The YAML files of some layers, by name: what a later layer brings takes the place of an earlier layer's. */
+function filesOf(layers: string[]): Map<string, string> {
+  const files = new Map<string, string>();
+  for (const layer of layers) {
+    if (!existsSync(layer)) throw new StartError(`no such Dapr components: ${layer}`);
+    if (statSync(layer).isFile()) files.set(basename(layer), layer);
+    else
+      for (const file of readdirSync(layer).filter((name) => /\.ya?ml$/.test(name)))
+        files.set(file, join(layer, file));
+  }
+  return files;
+}
+
+function checkNames(components: Component[]): void {
+  const names = components.map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined)
+    throw new StartError(
+      `two components are called ${twice}: a file replaces another one only if both have the same name, ${twice}.yaml`,
+    );
 }
 
 /** The command line of a sidecar. Flags with values come first: `dapr list` reads them in pairs. */

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from "node:util";
 import {
   CommunicationProtocolEnum,
   DaprClient,
@@ -13,13 +12,13 @@ import { currentTrace } from "#kit/log.js";
 import {
   type Call,
   type CloudEvent,
-  Conflict,
   type Entry,
   type Reply,
   type Sidecar,
   type Store,
   Unavailable,
 } from "#kit/sidecar.js";
+import { BackendStore, type Raw, type Row } from "#kit/store.js";
 
 /** Longest wait for one state or publish call, in ms; a stopped (SIGSTOP) sidecar would hang its callers for ever. */
 const CALL_TIMEOUT_MS = 2_500;
@@ -51,7 +50,11 @@ export function daprSidecar(options: DaprOptions): Sidecar {
   client.daprClient.setIsInitialized(true);
   const pool = new Pool(`http://127.0.0.1:${options.port}`, { connections: 64 });
   useTransport(options.port, pool);
-  const store = options.store === undefined ? noStore : new DaprStore(client, options.store);
+  const backend =
+    options.store === undefined
+      ? undefined
+      : new BackendStore(options.store, new DaprState(client, options.store));
+  const store: Store = backend ?? noStore;
 
   const publishers = new Map<string, Batcher<CloudEvent[], void>>();
   const publisher = (topic: string): Batcher<CloudEvent[], void> => {
@@ -76,7 +79,19 @@ export function daprSidecar(options: DaprOptions): Sidecar {
       );
       await health.body.dump();
       if (health.statusCode >= 300) throw new Unavailable(`sidecar is not healthy (${health.statusCode})`);
-      if (options.store !== undefined) await store.get(["ready"]);
+      await backend?.learn();
+      await backend?.get(["ready"]);
+    },
+    async heard() {
+      const metadata = await inTime(client.metadata.get()).catch(unavailable("sidecar"));
+      const { subscriptions = [] } = metadata as unknown as { subscriptions?: { topic: string }[] };
+      return new Set(subscriptions.map(({ topic }) => topic));
+    },
+    async restart() {
+      const answer = await ask(pool, { method: "POST", path: "/v1.0/shutdown", headers: {} }).catch(
+        unavailable("sidecar"),
+      );
+      await answer.body.dump();
     },
     async close() {
       await client.stop();
@@ -119,11 +134,14 @@ function useTransport(port: number, pool: Pool): void {
   ) => {
     const { port, pathname, search } = new URL(url);
     const path = pathname + search;
-    const answer = await ask(transports.get(port) ?? pool, { method, path, headers, body });
+    // Unavailable tells that there was no answer from an answer that is an error.
+    const answer = await ask(transports.get(port) ?? pool, { method, path, headers, body }).catch(
+      unavailable("sidecar"),
+    );
     return {
       status: answer.statusCode,
       statusText: String(answer.statusCode),
-      text: () => answer.body.text(),
+      text: () => answer.body.text().catch(unavailable("sidecar")),
     };
   };
   (HTTPClient as unknown as { client: typeof send }).client = send;
@@ -220,56 +238,32 @@ export function daprErrorCode(body: unknown): string | undefined {
 
 type OperationType = NonNullable<Parameters<DaprClient["state"]["transaction"]>[1]>[number];
 
-interface Write {
-  key: string;
-  value: unknown;
-  etag: string | null;
-  ttlSeconds: number | undefined;
-}
-
-/**
- * One state component. Concurrent reads travel in one bulk get, concurrent writes in one transaction where the store
- * has transactions. A write that failed in any way is settled by reading it back, because stores report the same
- * thing differently (409, 500 with "failed to set key", 1062, 1213) and a timeout says nothing.
- */
-class DaprStore implements Store {
-  private readonly reads: Batcher<string, Entry | undefined>;
-  private readonly writes: Batcher<Write, void>;
-  private transactional: Promise<boolean> | undefined;
+/** The state API for one component, through the SDK. */
+class DaprState implements Raw {
+  private transactions: Promise<boolean> | undefined;
 
   constructor(
     private readonly client: DaprClient,
     private readonly name: string,
-  ) {
-    this.reads = new Batcher<string, Entry | undefined>((keys) => this.read(keys), 256, 2);
-    this.writes = new Batcher<Write, void>((writes) => this.write(writes));
+  ) {}
+
+  save(rows: readonly Row[]): Promise<Error | undefined> {
+    return outcome(this.client.state.save(this.name, rows.map(item)));
   }
 
-  async get(keys: readonly string[]): Promise<Map<string, Entry>> {
-    const entries = await Promise.all(keys.map(async (key) => [key, await this.reads.add(key)] as const));
-    return new Map(entries.filter((pair): pair is [string, Entry] => pair[1] !== undefined));
+  transact(rows: readonly Row[]): Promise<Error | undefined> {
+    // The SDK's type says {value}; the HTTP API takes the ETag as plain text.
+    const operations = rows.map((row) => ({ operation: "upsert", request: item(row) }));
+    return outcome(this.client.state.transaction(this.name, operations as unknown as OperationType[]));
   }
 
-  save(key: string, value: unknown, etag: string | null, ttlSeconds?: number): Promise<void> {
-    return this.writes.add({ key, value, etag, ttlSeconds });
+  remove(key: string, etag: string): Promise<Error | undefined> {
+    return outcome(this.client.state.delete(this.name, encodeURIComponent(key), { etag, ...FIRST_WRITE }));
   }
 
-  async delete(key: string, etag: string): Promise<void> {
-    const { error } = await inTime(
-      this.client.state.delete(this.name, encodeURIComponent(key), { etag, ...FIRST_WRITE }),
-    );
-    if (error === undefined) return;
-    const [now] = await this.read([key]);
-    if (now === undefined) return;
-    if (now.etag !== etag) throw new Conflict(`${key} has changed`);
-    throw new Unavailable(`${this.name}: ${error.message}`);
-  }
-
-  private async read(keys: string[]): Promise<(Entry | undefined)[]> {
-    const distinct = [...new Set(keys)];
-    const rows = await inTime(this.client.state.getBulk(this.name, distinct, { parallelism: 16 })).catch(
-      unavailable(this.name),
-    );
+  async rows(keys: readonly string[], withinMs = CALL_TIMEOUT_MS): Promise<Map<string, Entry>> {
+    const asked = this.client.state.getBulk(this.name, [...keys], { parallelism: 16 });
+    const rows = await inTime(asked, withinMs).catch(unavailable(this.name));
     if (!Array.isArray(rows)) throw new Unavailable(`${this.name}: unexpected answer to a bulk get`);
     const found = new Map<string, Entry>();
     for (const row of rows as { key: string; data?: unknown; etag?: string; error?: string }[]) {
@@ -278,64 +272,32 @@ class DaprStore implements Store {
         found.set(row.key, { value: row.data, etag: row.etag });
       }
     }
-    return keys.map((key) => found.get(key));
+    return found;
   }
 
-  private async write(writes: Write[]): Promise<(undefined | Error)[]> {
-    if (writes.length > 1 && (await this.hasTransactions())) {
-      const done = await inTime(
-        this.client.state.transaction(
-          this.name,
-          // The SDK's type says {value}; the HTTP API takes the ETag as plain text.
-          writes.map((w) => ({ operation: "upsert", request: item(w) })) as unknown as OperationType[],
-        ),
-      ).then(
-        () => true,
-        () => false,
-      );
-      if (done) return writes.map(() => undefined);
-      // One stale ETag rolls all of them back (and some stores apply a part): settle them one by one.
-    }
-    const outcomes: (undefined | Error)[] = [];
-    for (const write of writes) outcomes.push(await this.writeOne(write, writes.length > 1));
-    return outcomes;
-  }
-
-  private async writeOne(write: Write, maybeDone: boolean): Promise<undefined | Error> {
-    const { error } = await inTime(this.client.state.save(this.name, [item(write)])).catch(
-      (caught: Error) => ({
-        error: caught,
-      }),
-    );
-    if (error === undefined) return undefined;
-    const now = await this.read([write.key]).then(
-      ([entry]) => ({ entry }),
-      () => undefined,
-    );
-    if (now === undefined) return new Unavailable(`${this.name}: ${error.message}`);
-    // Ours after all? Then the answer was lost, or an earlier transaction had applied it.
-    const ours =
-      now.entry !== undefined && isDeepStrictEqual(now.entry.value, JSON.parse(JSON.stringify(write.value)));
-    if (ours) return undefined;
-    const unchanged = write.etag === null ? now.entry === undefined : now.entry?.etag === write.etag;
-    if (unchanged) return new Unavailable(`${this.name}: ${error.message}${maybeDone ? " (batch)" : ""}`);
-    return new Conflict(`${write.key} has changed`);
-  }
-
-  /** Asked once of the sidecar's metadata, so that no line here knows a backend. */
-  private async hasTransactions(): Promise<boolean> {
-    this.transactional ??= inTime(this.client.metadata.get()).then((metadata) => {
+  /** Asked once of the sidecar's metadata. */
+  async hasTransactions(): Promise<boolean> {
+    this.transactions ??= inTime(this.client.metadata.get()).then((metadata) => {
       const components = metadata.components as unknown as { name: string; capabilities?: string[] }[];
       return components.some(
         (c) => c.name === this.name && c.capabilities?.includes("TRANSACTIONAL") === true,
       );
     });
     try {
-      return await this.transactional;
-    } catch {
-      this.transactional = undefined;
-      return false;
+      return await this.transactions;
+    } catch (error) {
+      this.transactions = undefined;
+      return unavailable(this.name)(error as Error);
     }
+  }
+}
+
+/** What became of a write: the SDK answers `{error}` or throws. */
+async function outcome(call: Promise<unknown>): Promise<Error | undefined> {
+  try {
+    return ((await inTime(call)) as { error?: Error } | undefined)?.error;
+  } catch (error) {
+    return error as Error;
   }
 }
 
@@ -344,13 +306,11 @@ const FIRST_WRITE = {
   consistency: StateConsistencyEnum.CONSISTENCY_STRONG,
 };
 
-function item(write: Write) {
+function item({ key, value, etag, ttlSeconds }: Row) {
   return {
-    key: write.key,
-    value: write.value as object,
-    ...(write.etag === null ? {} : { etag: write.etag }),
-    options: { ...FIRST_WRITE },
-    ...(write.ttlSeconds === undefined ? {} : { metadata: { ttlInSeconds: String(write.ttlSeconds) } }),
+    ...{ key, value: value as object, options: { ...FIRST_WRITE } },
+    ...(etag === null ? {} : { etag }),
+    ...(ttlSeconds === undefined ? {} : { metadata: { ttlInSeconds: String(ttlSeconds) } }),
   };
 }
 
@@ -360,11 +320,11 @@ const noStore: Store = {
   delete: () => Promise.reject(new Error("this service has no state component")),
 };
 
-/** Gives up after {@link CALL_TIMEOUT_MS}; the call itself may still take effect. */
-function inTime<T>(call: Promise<T>): Promise<T> {
+/** Gives up after `withinMs`; the call itself may still take effect. */
+function inTime<T>(call: Promise<T>, withinMs = CALL_TIMEOUT_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Unavailable("no answer from the sidecar in time")), CALL_TIMEOUT_MS);
+    timer = setTimeout(() => reject(new Unavailable("no answer from the sidecar in time")), withinMs);
   });
   return Promise.race([call, late]).finally(() => clearTimeout(timer));
 }

@@ -7,8 +7,11 @@ import {
   collection,
   commands,
   date,
+  idsIn,
   itemOf,
   listing,
+  MOST_AT_ONCE,
+  onRecord,
   optional,
   optionalText,
   phone,
@@ -278,5 +281,47 @@ describe("a command on an item", () => {
   it("is a PUT", async () => {
     const { http } = await boxes();
     assertProblem(await http("POST", "/boxes/1/shut"), 405, "method-not-allowed");
+  });
+});
+
+describe("a range of ids", () => {
+  const reasons = (asked: unknown) => {
+    try {
+      return idsIn(asked);
+    } catch (error) {
+      return ((error as Problem).extra.errors as FieldError[]).map(
+        ({ field, reason }) => `${field} ${reason}`,
+      );
+    }
+  };
+
+  it("has both its ends, and is not longer than can be answered at once", () => {
+    assert.deepEqual(idsIn({ from: "3", to: "5" }), [3, 4, 5]);
+    assert.deepEqual(idsIn({ from: 7, to: 7 }), [7]);
+    assert.equal(idsIn({ from: 1, to: MOST_AT_ONCE }).length, MOST_AT_ONCE);
+    assert.deepEqual(reasons({ from: 1, to: MOST_AT_ONCE + 1 }), ["to must be at most 127 above from"]);
+    assert.deepEqual(reasons({ from: 5, to: 4 }), ["to must not be below from"]);
+    assert.deepEqual(reasons({ from: 0, to: 1.5 }), [
+      ...["from must be at least 1", "to must be a whole number"],
+    ]);
+    assert.deepEqual(reasons({}), ["from is required", "to is required"]);
+  });
+
+  it("is how a service is asked what it has on record", async () => {
+    const asked: (readonly number[])[] = [];
+    const read = async (ids: readonly number[]) => {
+      asked.push(ids);
+      return { records: [{ id: 2 }] };
+    };
+    const host = await hostInMemory(new MemoryDapr(), {
+      app: "boxes",
+      compose: () => ({ routes: [onRecord(read)] }),
+    });
+    const answer = await host.http("GET", "/records?from=1&to=3");
+    assert.deepEqual([answer.status, answer.body], [200, { records: [{ id: 2 }] }]);
+    assert.match(answer.headers["content-type"] ?? "", /^application\/json/);
+    assertProblem(await host.http("GET", "/records?from=1"), 422, "invalid-field");
+    assert.deepEqual(asked, [[1, 2, 3]]);
+    await host.stop();
   });
 });

@@ -205,6 +205,35 @@ export const paging = z.object({
   size: whole(1, 1_000).default(20),
 });
 
+/** Most ids that one request may name, see {@link idsIn}. */
+export const MOST_AT_ONCE = 128;
+
+const range = z
+  .object({ from: whole(1, Number.MAX_SAFE_INTEGER), to: whole(1, Number.MAX_SAFE_INTEGER) })
+  .check(({ value: { from, to }, issues }) => {
+    const wrong = (message: string) => issues.push({ code: "custom", path: ["to"], message, input: to });
+    if (to < from) wrong("must not be below from");
+    else if (to - from >= MOST_AT_ONCE) wrong(`must be at most ${MOST_AT_ONCE - 1} above from`);
+  });
+
+/** The ids from one to another, both inclusive, that a query or a body asks for. @throws Problem 422 */
+export function idsIn(asked: unknown): number[] {
+  const { from, to } = check(range, asked);
+  return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+}
+
+/**
+ * What a service has on record about some orders, for the view to be rebuilt from. Not for the outside: the gateway does
+ * not open it.
+ * @param read answers plain JSON
+ */
+export const onRecord = (read: (orderIds: readonly number[]) => Promise<object>): Route =>
+  get("/records", async ({ query }) => ({
+    status: 200,
+    body: await read(idsIn(query)),
+    type: "application/json",
+  }));
+
 /** Text that may be absent; null when it is, or when it is empty. */
 export const optionalText = (max = 200) =>
   z

@@ -96,6 +96,9 @@ export class MemoryDapr {
       ready: async () => {
         if (this.down.has(store)) throw new Unavailable(`${store} is down`);
       },
+      // Whoever has joined is listened for.
+      heard: async () => new Set([...this.groups.values()].flatMap(({ topics }) => topics)),
+      restart: async () => undefined,
       close: async () => undefined,
     };
   }
@@ -165,8 +168,10 @@ export class MemoryDapr {
           if (row !== undefined && isDeepStrictEqual(row.value, value)) return;
           throw new Conflict(`${key} has changed`);
         }
-        rows.set(key, { value: JSON.parse(JSON.stringify(value)), etag: String(++this.etags) });
-        if (ttlSeconds !== undefined) setTimeout(() => rows.delete(key), ttlSeconds * 1000).unref();
+        const saved: Entry = { value: JSON.parse(JSON.stringify(value)), etag: String(++this.etags) };
+        rows.set(key, saved);
+        const forget = () => rows.get(key) === saved && rows.delete(key);
+        if (ttlSeconds !== undefined) setTimeout(forget, ttlSeconds * 1000).unref();
       },
       delete: async (key, etag) => {
         alive();

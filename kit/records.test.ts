@@ -561,6 +561,62 @@ describe("an event", () => {
   });
 });
 
+describe("a record of a view", () => {
+  const VIEW = { ...BOX, view: true };
+  const isBig = ({ sum }: Box) => sum > 1;
+
+  it("can be removed, if it is wrong", async (t) => {
+    const { replica, stored } = world(t);
+    const one = replica();
+    await one.event(1, "a", add("a", 1));
+    await one.event(2, "b", add("b", 2));
+    assert.equal(await one.records.remove(VIEW, 1, isBig), false);
+    assert.equal(await one.records.remove(VIEW, 2, isBig), true);
+    assert.equal(await one.records.remove(VIEW, 3, isBig), false);
+    assert.deepEqual([stored(1)?.state.sum, stored(2)], [1, undefined]);
+  });
+
+  it("stays if it is right by the time that it would go", async (t) => {
+    const { replica, stored } = world(t);
+    const [one, other] = [replica(), replica()];
+    await one.event(1, "a", add("a", 2));
+    const known = one.records.read(BOX, 1);
+    await known;
+    await other.event(1, "b", add("b", -1));
+    const asked: number[] = [];
+    const isWrong = (box: Box) => {
+      asked.push(box.sum);
+      return isBig(box);
+    };
+    assert.equal(await one.records.remove(VIEW, 1, isWrong, { known }), false);
+    assert.deepEqual(
+      [asked, stored(1)?.state.names],
+      [
+        [2, 1],
+        ["a", "b"],
+      ],
+    );
+  });
+
+  it("waits for what is under way with it here", async (t) => {
+    const { replica, stored } = world(t);
+    const one = replica();
+    await one.event(1, "a", add("a", 2));
+    const changing = one.event(1, "b", add("b", -1));
+    assert.equal(await one.records.remove(VIEW, 1, isBig), false);
+    await changing;
+    assert.equal(stored(1)?.state.sum, 1);
+  });
+
+  it("is the only kind: others have something to tell", async (t) => {
+    const { replica, stored } = world(t);
+    const one = replica();
+    await one.event(1, "a", add("a", 2));
+    await assert.rejects(one.records.remove(BOX, 1, isBig), /a box is no view's/);
+    assert.ok(stored(1));
+  });
+});
+
 describe("an outbox", () => {
   it("drops what its own replica has published with the next commit", async (t) => {
     const { dapr, replica, outbox } = world(t);
@@ -819,6 +875,25 @@ describe("a page", () => {
       odd,
     );
     assert.equal((await shown[0])?.totalElements, 148);
+  });
+
+  it("of a view no longer has, nor counts, what was removed, here or elsewhere", async (t) => {
+    const VIEW = { ...BOX, view: true };
+    const { records, rows } = await fill(t, 300);
+    const total = async () => (await list(records, { page: 0, size: 1 })).totalElements;
+    assert.equal(await total(), 300);
+    await records.remove(VIEW, 5, () => true);
+    assert.equal(await total(), 299);
+    rows.delete("box:130");
+    rows.delete("box:260");
+    assert.equal(await total(), 298, "130 is in a full chunk, whose count is believed");
+    records.recount(BOX, 129, 256);
+    assert.equal(await total(), 297);
+    const { ids } = await list(records, { page: 0, size: 1000 });
+    assert.deepEqual(
+      [5, 130, 260].filter((id) => ids.includes(id)),
+      [],
+    );
   });
 
   it("shows what has been added since", async (t) => {

@@ -232,6 +232,43 @@ export class Records {
   }
 
   /**
+   * Removes a record of a view. (Others have an outbox, which must not go with them.)
+   * @param isWrong whether it is to go, asked once it has been read, and again if it has changed by then
+   * @returns whether it was removed
+   * @throws Unavailable when the store cannot be reached, or when `isWrong` throws, that
+   */
+  async remove<S, E extends DomainEvent>(
+    aggregate: Aggregate<S, E>,
+    id: string | number,
+    isWrong: (state: S) => boolean | Promise<boolean>,
+    { known }: Pick<Hint, "known"> = {},
+  ): Promise<boolean> {
+    if (aggregate.view !== true) throw new Error(`a ${aggregate.name} is no view's, and is not removed`);
+    const key = keyOf(aggregate.name, id);
+    return this.locks.run(key, async () => {
+      let entry = await (known ?? this.readKey(key));
+      for (let tries = 0; tries < TRIES; tries++) {
+        if (entry === undefined || !(await isWrong((entry.value as Stored<S>).state))) return false;
+        try {
+          await this.options.sidecar.store.delete(key, entry.etag);
+          this.recount(aggregate, Number(id), Number(id));
+          return true;
+        } catch (error) {
+          if (!(error instanceof Conflict)) throw error;
+          entry = await this.readKey(key);
+        }
+      }
+      throw new Unavailable(`${key} changes faster than this replica can follow`);
+    });
+  }
+
+  /** Lists count these ids again: another replica may have removed some of them. */
+  recount<S, E extends DomainEvent>(aggregate: Aggregate<S, E>, from: number, to: number): void {
+    for (let start = from - ((from - 1) % CHUNK); start <= to; start += CHUNK)
+      this.chunks.delete(`${aggregate.name}:${start}`);
+  }
+
+  /**
    * Resumes the newest records whose writers are no longer on the roster: a safety net under the journal for a
    * replica that was paused beyond the takeover bound, woke, wrote one record and died before it could say so.
    */

@@ -7,6 +7,7 @@ import { type Config, readConfig } from "#kit/config.js";
 import { daprSidecar } from "#kit/dapr.js";
 import { type Dialects, readDialects } from "#kit/dialects.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
+import { keepHearing } from "#kit/hearing.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
 import { Problem, tryLater } from "#kit/problem.js";
@@ -159,8 +160,11 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   });
   log.info({ port: config.port, shop: shop.name }, "listening");
 
+  const topics = composed.subscriptions.map(({ topic }) => topic);
+  const stopHearing = keepHearing(sidecar, topics, log);
   let stopping: Promise<void> | undefined;
   const stop = (signal: string) => {
+    stopHearing();
     stopping ??= shutDown(server, composed, log, signal);
   };
   process.once("SIGTERM", () => stop("SIGTERM"));

@@ -86,6 +86,10 @@ export interface Sidecar {
   bind(binding: string, data: unknown, metadata?: Record<string, string>): Promise<unknown>;
   /** Resolves when the sidecar and the store behind it answer. @throws Unavailable */
   ready(): Promise<void>;
+  /** The topics that the sidecar listens to for this service. @throws Unavailable */
+  heard(): Promise<ReadonlySet<string>>;
+  /** Ends the sidecar; whoever keeps it running (Kubernetes, compose, `npm start`) starts it anew. @throws Unavailable */
+  restart(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -1,4 +1,7 @@
-/** Holds the real sidecar and its in-memory twin to the same suites (tests/suites.ts). */
+/**
+ * Holds the real sidecar, on every store and broker that is shipped and can be had here, and its in-memory twin to the same suites
+ * (tests/suites.ts).
+ */
 import "reflect-metadata";
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -8,34 +11,24 @@ import { type AddressInfo, createServer as createTcpServer, type Socket } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { createClient } from "redis";
-import { guard, unguard } from "#dapr/guard.js";
-import { Supervised, until as within } from "#dapr/processes.js";
 import { root } from "#dapr/runner.js";
-import { serversFor } from "#dapr/servers.js";
-import {
-  type Instance,
-  instances,
-  type Rendered,
-  readTopology,
-  render,
-  sidecarArgs,
-} from "#dapr/topology.js";
+import type { Instance } from "#dapr/topology.js";
 import { daprSidecar } from "#kit/dapr.js";
 import { readDialects } from "#kit/dialects.js";
-import type { EventType } from "#kit/events.js";
 import { MemoryDapr } from "#kit/memory.js";
 import { type Composed, compose } from "#kit/service.js";
 import { Conflict, type Sidecar, Unavailable } from "#kit/sidecar.js";
 import { cloudEvent, hostInMemory, SHOP, settled, silent, until } from "#kit/testing.js";
+import { type BrokerFolder, brokerFeatures, type StoreFolder, storeFeatures } from "./features.js";
+import { Installation } from "./installation.js";
 import { bindingSuite, busSuite, REPLICAS, type Replica, type Subscriber, storeSuite } from "./suites.js";
 
 // --- the twin ------------------------------------------------------------------------------------------------------
 
-storeSuite("the twin", async () => ({
-  store: new MemoryDapr().sidecar("orders").store,
-  close: async () => undefined,
-}));
+storeSuite("the twin", async () => {
+  const dapr = new MemoryDapr();
+  return { open: () => dapr.sidecar("orders").store, close: async () => undefined };
+});
 
 busSuite("the twin", async (subscriber) => {
   const dapr = new MemoryDapr();
@@ -52,10 +45,7 @@ busSuite("the twin", async (subscriber) => {
     down: async (name) => hosts.get(name)?.leave(),
     up: async (name) => hosts.get(name)?.join(),
     deadLetters: async (app) => (dapr.deadLetters.get(app) ?? []).map(({ id }) => id),
-    unacknowledged: async () => {
-      await settled(dapr);
-      return 0;
-    },
+    settled: () => settled(dapr),
     close: async () => {
       for (const host of hosts.values()) await host.stop();
     },
@@ -89,109 +79,9 @@ bindingSuite("the twin", async () => {
 // --- the real sidecar ----------------------------------------------------------------------------------------------
 
 const PORTS = 15_000;
-const BACKEND = "embedded";
-/** State components of the services, by app-id: those that may lie on different kinds of store. */
-const STORES = { order: "orders", delivery: "deliveries", orderview: "orderview" } as const;
-
-/** Servers and sidecars of a backend, without the services: their place is taken by apps of the test. */
-class Installation {
-  private readonly processes: Supervised[] = [];
-  private constructor(
-    /** the working directory of its processes */
-    readonly data: string,
-    readonly list: Instance[],
-    readonly rendered: Rendered,
-  ) {}
-
-  /** Starts the servers, and a sidecar for each replica named. */
-  static async start(
-    names: readonly string[],
-    backend = join(root, "components", BACKEND),
-  ): Promise<Installation> {
-    assert.ok(
-      process.env.DAPRD,
-      "DAPRD does not say where daprd is: run this with npm test, which finds or builds it",
-    );
-    const data = mkdtempSync(join(tmpdir(), "jangteo-conformance-"));
-    const topology = readTopology(join(root, "dapr", "dapr.yaml"), backend);
-    const list = instances(topology, { store: 2 }, PORTS).filter(({ name }) => names.includes(name));
-    assert.deepEqual(list.map(({ name }) => name).sort(), [...names].sort());
-    const started = new Installation(data, list, render(topology, join(data, "run"), PORTS));
-    guard(started);
-    try {
-      await started.startAll();
-    } catch (error) {
-      await started.stop();
-      throw error;
-    }
-    return started;
-  }
-
-  private async startAll(): Promise<void> {
-    for (const server of serversFor(this.rendered.components, this.data)) {
-      mkdirSync(server.directory, { recursive: true });
-      this.run({ ...server, kind: "server", cwd: this.data, env: () => ({}) });
-    }
-    await this.ready();
-    for (const instance of this.list) {
-      const { name, ports } = instance;
-      this.run({
-        ...{
-          name,
-          kind: "sidecar",
-          command: process.env.DAPRD ?? "",
-          args: sidecarArgs(instance, this.rendered),
-        },
-        ...{ cwd: this.data, env: () => ({ DAPR_HOST_IP: "127.0.0.1" }), port: ports.http },
-        ready: () =>
-          fetch(`http://127.0.0.1:${ports.http}/v1.0/healthz/outbound`).then(
-            ({ ok }) => ok,
-            () => false,
-          ),
-      });
-    }
-    await this.ready();
-  }
-
-  private run(spec: Omit<Supervised["spec"], "log">): void {
-    const process = new Supervised(
-      { ...spec, log: join(this.data, `${spec.name}.log`) },
-      () => undefined,
-      () => undefined,
-    );
-    this.processes.push(process);
-    process.start();
-  }
-
-  private async ready(): Promise<void> {
-    for (const process of this.processes) {
-      const ready = await within(() => process.failedStarts > 2 || process.ready(), 30_000);
-      const ok = ready && process.failedStarts <= 2;
-      assert.ok(ok, ok ? "" : `${process.spec.name} does not start:\n${process.lastLines()}`);
-    }
-  }
-
-  instance(name: string): Instance {
-    const found = this.list.find((instance) => instance.name === name);
-    assert.ok(found, name);
-    return found;
-  }
-
-  /** Port of the one server of this kind, to look at the backend directly. */
-  serverPort(name: string): number {
-    return this.processes.find(({ spec }) => spec.kind === "server" && spec.name === name)?.spec.port ?? 0;
-  }
-
-  pids(): number[] {
-    return this.processes.flatMap(({ pid }) => pid ?? []);
-  }
-
-  async stop(): Promise<void> {
-    for (const process of this.processes.reverse()) await process.stop(3_000);
-    unguard(this);
-    rmSync(this.data, { recursive: true, force: true });
-  }
-}
+const start = (names: readonly string[], backend: string) => Installation.start(names, backend, PORTS);
+/** The components as they come, with those of a folder in the place of theirs. */
+const layers = (folder: string) => (folder === "embedded" ? folder : `embedded,${folder}`);
 
 /** An app in this process, where the sidecar of a replica expects one. */
 class App {
@@ -230,91 +120,142 @@ class App {
     await closed;
   }
 
-  /** Resolves when the sidecar has asked what this app listens to. */
-  async subscribed(): Promise<void> {
-    const metadata = `http://127.0.0.1:${this.instance.ports.http}/v1.0/metadata`;
-    await until(
-      async () => {
-        const { subscriptions } = (await (await fetch(metadata)).json()) as { subscriptions?: unknown[] };
-        return subscriptions !== undefined && subscriptions.length > 0;
-      },
-      `the sidecar of ${this.instance.name} has subscribed`,
-      30_000,
-    );
-  }
-
   async close(): Promise<void> {
     await this.down();
     await this.composed.stop();
   }
 }
 
-/** One app per kind of store that the backend has. */
-function kindsOfStore(): Map<string, { app: string; store: string }> {
-  const temporary = mkdtempSync(join(tmpdir(), "jangteo-conformance-"));
-  const topology = readTopology(join(root, "dapr", "dapr.yaml"), join(root, "components", BACKEND));
-  const { components } = render(topology, temporary, PORTS);
-  rmSync(temporary, { recursive: true });
-  const all = Object.entries(STORES).flatMap(([app, store]) =>
-    components.filter(({ name }) => name === store).map(({ type }) => [type, { app, store }] as const),
+for (const [folder, features] of Object.entries(storeFeatures) as [
+  StoreFolder,
+  (typeof storeFeatures)[StoreFolder],
+][])
+  storeSuite(
+    `a real sidecar, components/${folder}`,
+    async () => {
+      const installation = await start(["order-0"], layers(folder));
+      const { http: port } = installation.instance("order-0").ports;
+      const opened: Sidecar[] = [];
+      return {
+        open: () => {
+          const sidecar = daprSidecar({ port, store: "orders", pubsub: "events" });
+          opened.push(sidecar);
+          return sidecar.store;
+        },
+        state: `http://127.0.0.1:${port}/v1.0/state/orders`,
+        away: () => installation.away(installation.holder("orders")),
+        back: () => installation.back(installation.holder("orders")),
+        close: async () => {
+          for (const sidecar of opened) await sidecar.close();
+          await installation.stop();
+        },
+      };
+    },
+    features,
   );
-  assert.ok(all.length > 0, "the backend has stores");
-  return new Map(all);
-}
 
-for (const [type, { app, store }] of kindsOfStore())
-  storeSuite(`a real sidecar, ${type}`, async () => {
-    const installation = await Installation.start([`${app}-0`]);
-    const sidecar = daprSidecar({
-      port: installation.instance(`${app}-0`).ports.http,
-      store,
-      pubsub: "events",
-    });
-    return {
-      store: sidecar.store,
-      close: async () => {
-        await sidecar.close();
-        await installation.stop();
-      },
-    };
+/** An app that hears what is set aside for others; it listens where the publisher's sidecar expects its app. */
+class Undertaker {
+  readonly topics: { topic: string; route: string }[] = [...new Set(Object.values(REPLICAS))].map((app) => ({
+    topic: `dead-letters-${app}`,
+    route: `/dead/${app}`,
+  }));
+  private readonly heard = new Map<string, string[]>();
+  private readonly server = createServer(async (asked, answer) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of asked) chunks.push(chunk as Buffer);
+    const [, path, of = ""] = (asked.url ?? "").split("/");
+    if (path === "dead")
+      this.heardOf(of).push((JSON.parse(Buffer.concat(chunks).toString()) as { id: string }).id);
+    const subscriptions = this.topics.map((topic) => ({ pubsubname: "events", ...topic }));
+    answer.writeHead(200, { "content-type": "application/json" });
+    answer.end(JSON.stringify(asked.url === "/dapr/subscribe" ? subscriptions : { status: "SUCCESS" }));
   });
 
-busSuite("a real sidecar", async (subscriber) => {
-  const installation = await Installation.start(["order-0", ...Object.keys(REPLICAS)]);
-  const apps = new Map(
-    Object.keys(REPLICAS).map((name) => [name, new App(installation.instance(name), subscriber)] as const),
-  );
-  const publisher = daprSidecar({ port: installation.instance("order-0").ports.http, pubsub: "events" });
-  const redis = createClient({ url: `redis://127.0.0.1:${installation.serverPort("redis")}` });
-  const close = async () => {
-    for (const app of apps.values()) await app.close();
-    await publisher.close();
-    if (redis.isOpen) redis.destroy();
-    await installation.stop();
-  };
-  try {
-    await redis.connect();
-    for (const app of apps.values()) await app.up();
-    for (const app of apps.values()) await app.subscribed();
-  } catch (error) {
-    await close();
-    throw error;
+  /** The ids of what has come, growing. */
+  heardOf(of: string): string[] {
+    const ids = this.heard.get(of) ?? [];
+    this.heard.set(of, ids);
+    return ids;
   }
-  return {
-    publisher,
-    down: async (name) => apps.get(name)?.down(),
-    up: async (name) => apps.get(name)?.up(),
-    deadLetters: async (app) => {
-      const entries = await redis.xRange(`dead-letters-${app}`, "-", "+");
-      return (entries ?? []).map(({ message }) => (JSON.parse(message.data ?? "{}") as { id: string }).id);
+
+  async listen(port: number): Promise<void> {
+    this.server.listen(port, "127.0.0.1");
+    await once(this.server, "listening");
+  }
+
+  close(): void {
+    this.server.closeAllConnections();
+    this.server.close();
+  }
+}
+
+/** Resolves when a sidecar has asked what its app listens to. */
+async function subscribed({ name, ports }: Instance): Promise<void> {
+  await until(
+    async () => {
+      const metadata = await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata`);
+      const { subscriptions } = (await metadata.json()) as { subscriptions?: unknown[] };
+      return subscriptions !== undefined && subscriptions.length > 0;
     },
-    unacknowledged: async (app, topic: EventType) => {
-      const { pending } = await redis.xPending(topic, app);
-      return pending;
+    `the sidecar of ${name} has subscribed`,
+    30_000,
+  );
+}
+
+for (const [folder, features] of Object.entries(brokerFeatures) as [
+  BrokerFolder,
+  (typeof brokerFeatures)[BrokerFolder],
+][])
+  busSuite(
+    `a real sidecar, components/${folder}`,
+    async (subscriber) => {
+      const installation = await start(["order-0", ...Object.keys(REPLICAS)], layers(folder));
+      const publishing = installation.instance("order-0");
+      const publisher = daprSidecar({ port: publishing.ports.http, pubsub: "events" });
+      const undertaker = new Undertaker();
+      const apps = new Map(
+        Object.keys(REPLICAS).map(
+          (name) => [name, new App(installation.instance(name), subscriber)] as const,
+        ),
+      );
+      const broker = installation.holder("events");
+      const close = async () => {
+        for (const app of apps.values()) await app.close();
+        undertaker.close();
+        await publisher.close();
+        await installation.stop();
+      };
+      try {
+        await undertaker.listen(publishing.ports.app);
+        for (const app of apps.values()) await app.up();
+        for (const instance of installation.instances) await subscribed(instance);
+      } catch (error) {
+        await close();
+        throw error;
+      }
+      return {
+        publisher,
+        down: async (name) => apps.get(name)?.down(),
+        up: async (name) => apps.get(name)?.up(),
+        deadLetters: async (app) => undertaker.heardOf(app),
+        killSidecar: async (name) => {
+          await installation.kill(name);
+          await subscribed(installation.instance(name));
+        },
+        away: () => installation.away(broker),
+        back: () => installation.back(broker),
+        listen: async (topic) => {
+          undertaker.topics.push({ topic, route: `/dead/${topic}` });
+          await installation.kill(publishing.name);
+          await subscribed(publishing);
+          return undertaker.heardOf(topic);
+        },
+        close,
+      };
     },
-    close,
-  };
-});
+    features,
+  );
 
 // --- what is outside -----------------------------------------------------------------------------------------------
 
@@ -329,7 +270,7 @@ async function withBindings(
       typeof binding === "string" ? binding : component(name, binding.type, binding.metadata),
     );
   try {
-    const installation = await Installation.start(["notification-0"], folder);
+    const installation = await start(["notification-0"], folder);
     const { http: port } = installation.instance("notification-0").ports;
     const sidecar = daprSidecar({ port, pubsub: "events" });
     return {
@@ -393,7 +334,7 @@ bindingSuite("a real sidecar, bindings.http", async () => {
 describe("a channel as it comes, bindings.localstorage", () => {
   let outside: Awaited<ReturnType<typeof withBindings>>;
   before(async () => {
-    const file = join(root, "components", BACKEND, "kakao.yaml");
+    const file = join(root, "components", "embedded", "kakao.yaml");
     outside = await withBindings({ kakao: readFileSync(file, "utf8") });
   });
   after(() => outside?.close());
@@ -552,7 +493,7 @@ describe("a sidecar whose answers are lost", () => {
   let meanwhile: () => Promise<void> = async () => undefined;
 
   before(async () => {
-    installation = await Installation.start(["order-0"]);
+    installation = await start(["order-0"], "embedded");
     const { http: port } = installation.instance("order-0").ports;
     line = createServer(async (asked, answer) => {
       const chunks: Buffer[] = [];
@@ -576,6 +517,7 @@ describe("a sidecar whose answers are lost", () => {
     const options = { store: "orders", pubsub: "events" };
     sidecar = daprSidecar({ port: (line.address() as AddressInfo).port, ...options });
     other = daprSidecar({ port, ...options });
+    await sidecar.ready(); // it has tried out the store, so that it is our writes that get lost
   });
   after(async () => {
     await sidecar?.close();

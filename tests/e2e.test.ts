@@ -337,6 +337,32 @@ describe("the fashion shop on real sidecars", () => {
   });
 });
 
+describe("what keeps a service hearing (kit/hearing.ts)", () => {
+  let shop: TestShop;
+  before(async () => {
+    shop = await TestShop.open(16_000);
+  });
+  after(() => shop?.close());
+
+  it("sidecars say what they listen to, and one that is told to end is started anew and listens again", async () => {
+    const listens = async (app: string) => {
+      const { body } = await shop.http("GET", "/v1.0/metadata", undefined, {}, shop.system.sidecarUrl(app));
+      return (body.subscriptions ?? []).map(({ topic }: { topic: string }) => topic).sort();
+    };
+    const { body } = await shop.http("GET", "/dapr/subscribe", undefined, {}, shop.system.url("delivery"));
+    const wanted = body.map(({ topic }: { topic: string }) => topic).sort();
+    assert.ok(wanted.length > 0);
+    assert.deepEqual(await listens("delivery"), wanted);
+    const restarts = () =>
+      shop.system.processes().find(({ name }) => name === "delivery-0-sidecar")?.restarts ?? 0;
+    await shop.http("POST", "/v1.0/shutdown", undefined, {}, shop.system.sidecarUrl("delivery"));
+    await until("it is started anew", 10_000, async () => restarts() === 1);
+    await until("it listens again", 20_000, async () => (await listens("delivery")).length === wanted.length);
+    const id = await shop.order();
+    await shop.shows(`/orderStatuses/${id}`, { deliveryStatus: "DeliveryStarted" });
+  });
+});
+
 describe("a shop whose owner accepts and confirms", () => {
   it("S0-F5, F7: nothing is delivered before the owner accepts, nor taken back before the owner confirms", async () => {
     const shop = await TestShop.open(17_000, { shop: "tests/fixtures/owner.yaml" });

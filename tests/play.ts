@@ -10,6 +10,7 @@ const PORTS = 23_000;
 const usage = `Usage: npm run scenario -- SHOP... [options]
 
   SHOP                   whose scenario is shown, one after the other; --list names them
+  --backend NAME|DIR     where state and messages live meanwhile, as for npm start (embedded)
   --list                 show which scenarios there are
   --ports N              add N to every port (${PORTS})
   --help                 show this`;
@@ -22,6 +23,7 @@ interface Options {
   names: string[];
   list: boolean;
   ports: number;
+  backend: string | undefined;
 }
 
 /** The options of the command line. Throws, with a sentence for people, if they can't be understood. */
@@ -29,7 +31,12 @@ function parseOptions(args: string[]): Options | "help" {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { list: { type: "boolean" }, ports: { type: "string" }, help: { type: "boolean" } },
+    options: {
+      list: { type: "boolean" },
+      ports: { type: "string" },
+      backend: { type: "string" },
+      help: { type: "boolean" },
+    },
   });
   if (values.help) return "help";
   const { list = false, ports = String(PORTS) } = values;
@@ -39,7 +46,7 @@ function parseOptions(args: string[]): Options | "help" {
     if (!there.includes(name))
       throw new Error(`There is no scenario "${name}"; there are ${there.join(", ")}.`);
   if (!list && positionals.length === 0) throw new Error(`Which one? There are ${there.join(", ")}.`);
-  return { names: positionals, list, ports: Number(ports) };
+  return { names: positionals, list, ports: Number(ports), backend: values.backend };
 }
 
 function listing(): string {
@@ -51,14 +58,14 @@ function listing(): string {
 }
 
 /** Performs one to its end, or to the first step that goes wrong; answers whether all went well. */
-async function play(scenario: Scenario, ports: number): Promise<boolean> {
+async function play(scenario: Scenario, { ports, backend }: Options): Promise<boolean> {
   const { title, shop, steps } = scenario;
   console.log(styled("bold", `${title} (shops/${shop}.yaml)`));
   const began = performance.now();
   const performing = await Performance.open(
     scenario,
     ports,
-    { onEvent: (message) => console.log(styled("dim", `     ${message}`)) },
+    { onEvent: (message) => console.log(styled("dim", `     ${message}`)), ...(backend ? { backend } : {}) },
     (line) => console.log(styled("dim", `     ${line}`)),
   );
   console.log(`the shop is open after ${seconds(began)}\n`);
@@ -111,7 +118,7 @@ async function main(): Promise<void> {
     process.once(signal, () => console.log("\nstopping …"));
   try {
     const scenarios = options.names.map(readScenario); // what is wrong in any of them is said before one begins
-    for (const scenario of scenarios) if (!(await play(scenario, options.ports))) process.exitCode = 1;
+    for (const scenario of scenarios) if (!(await play(scenario, options))) process.exitCode = 1;
   } catch (error) {
     console.error(error instanceof StartError ? error.message : (error as Error).message);
     process.exitCode = 1;

@@ -1,22 +1,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { identity, until } from "#dapr/processes.js";
-import { root, type StartOptions, type System, startSystem } from "#dapr/runner.js";
+import { migrationJournal, root, type StartOptions, type System, startSystem } from "#dapr/runner.js";
 import { instances, readTopology, shiftPorts } from "#dapr/topology.js";
 
 /** Away from the ports of a system that runs on this machine with no offset, or with a round one. */
@@ -184,6 +175,21 @@ describe("a start that fails", () => {
     ["ports beyond the range", { ports: 30000 }, /--ports 30000 is out of range/],
   ] as const)
     it(`names ${what}`, () => assert.rejects(start(options), message));
+
+  it("names a component whose secrets nobody holds", () =>
+    assert.rejects(
+      startSystem({ data: newData(), ports, backend: "postgresql" }),
+      /takes its secrets from "secrets".*--backend embedded,postgresql/,
+    ));
+
+  it("is refused while a migration is unfinished", async () => {
+    const data = newData();
+    mkdirSync(join(data, "run"), { recursive: true });
+    writeFileSync(migrationJournal(data), "{}");
+    await assert.rejects(start({ data }), /A migration of .* is unfinished: .*npm run migrate/);
+    rmSync(migrationJournal(data));
+    await (await start({ data })).stop();
+  });
 });
 
 describe("the end of the runner", () => {
@@ -236,8 +242,8 @@ describe("the topology", () => {
   });
 
   it("takes another backend instead of its own, and keeps resiliency.yaml", () => {
-    const { resources } = readTopology(join(root, "dapr/dapr.yaml"), "/elsewhere");
-    assert.deepEqual(resources, ["/elsewhere", join(root, "dapr")]);
+    const { resources } = readTopology(join(root, "dapr/dapr.yaml"), ["/elsewhere"]);
+    assert.deepEqual(resources, [["/elsewhere"], [join(root, "dapr")]]);
   });
 
   it("moves loopback addresses, and no others", () => {
@@ -265,161 +271,4 @@ describe("npm start", () => {
       assert.equal(status, 2);
       assert.match(stderr, new RegExp(`${args[0]}.*Usage:`, "s"));
     });
-});
-
-describe("the set-up", () => {
-  const setup = join(root, "dapr/setup.mjs");
-  interface Facts {
-    node: string;
-    daprd?: string;
-    daprdEnvProblem?: string;
-    go?: string;
-    goNeeded?: string;
-    redis?: string;
-    packageManager?: string;
-    isRoot?: boolean;
-    canSudo?: boolean;
-  }
-  let plan: (facts: Facts) => { daprd: string; redis: string };
-  before(async () => {
-    ({ plan } = await import(setup));
-  });
-  const all: Facts = { node: "20.1.0", daprd: "/bin/daprd", redis: "/bin/redis-server" };
-  const go = { daprd: undefined, go: "1.26.8", goNeeded: "1.21" };
-
-  it("takes what is there", () => {
-    assert.deepEqual(plan(all), { daprd: "/bin/daprd", redis: "/bin/redis-server" });
-  });
-  it("builds daprd with Go", () => {
-    assert.equal(plan({ ...all, ...go }).daprd, "build");
-    assert.throws(() => plan({ ...all, ...go, go: "1.20.14" }), /Go 1\.20\.14 is older than 1\.21/);
-    assert.throws(() => plan({ ...all, ...go, goNeeded: "1.26.9" }), /Go 1\.26\.8 is older than 1\.26\.9/);
-  });
-  it("installs Redis where it may", () => {
-    const apt = { ...all, redis: undefined, packageManager: "apt-get" };
-    assert.equal(plan({ ...apt, isRoot: true }).redis, "install");
-    assert.equal(plan({ ...apt, canSudo: true }).redis, "install");
-    assert.equal(plan({ ...apt, packageManager: "brew" }).redis, "install");
-    assert.throws(() => plan(apt), /sudo apt-get install -y redis-server/);
-  });
-  it("names everything that is missing, at once", () => {
-    assert.throws(
-      () => plan({ node: "18.20.0" }),
-      /Node\.js 18\.20\.0 is too old.*daprd .* was not found.*go\.dev.*redis-server was not found/s,
-    );
-  });
-
-  it("ends with that message on a machine that has nothing", () => {
-    const home = join(temporary, "home");
-    mkdirSync(join(home, "bin"), { recursive: true });
-    symlinkSync(process.execPath, join(home, "bin/node"));
-    const { status, stdout, stderr } = spawnSync(process.execPath, [setup, "start"], {
-      encoding: "utf8",
-      env: { PATH: join(home, "bin"), HOME: home },
-    });
-    assert.equal(status, 1);
-    assert.equal(stdout, "");
-    assert.match(stderr, /daprd .* was not found.*there is no Go.*redis-server was not found/s);
-    assert.doesNotMatch(stderr, / at .*setup\.mjs/);
-  });
-
-  it("refuses a DAPRD that is too old or doesn't run", () => {
-    const { status, stderr } = spawnSync(process.execPath, [setup, "start"], {
-      encoding: "utf8",
-      env: { ...process.env, DAPRD: "/nonesuch/daprd" },
-    });
-    assert.equal(status, 1);
-    assert.match(stderr, /DAPRD is set to \/nonesuch\/daprd, which doesn't run/);
-  });
-
-  describe("on a machine with Go and a package manager", () => {
-    const clone = join(temporary, "clone");
-    const bin = join(temporary, "bin");
-    const calls = () => readFileSync(join(bin, "calls"), "utf8").trim().split("\n");
-    const write = (file: string, text: string) => {
-      mkdirSync(dirname(file), { recursive: true });
-      writeFileSync(file, text, { mode: 0o755 });
-    };
-    /** A stand-in for a program: writes down its arguments, then runs `body`. */
-    const fake = (file: string, name: string, body: string) =>
-      write(
-        file,
-        `#!/usr/bin/env node
-        const fs = require("node:fs"), path = require("node:path"), args = process.argv.slice(2);
-        const touch = (file) => { fs.mkdirSync(path.dirname(file), { recursive: true }); fs.writeFileSync(file, "", { mode: 0o755 }); };
-        fs.appendFileSync("${bin}/calls", "${name} " + args.join(" ") + "\\n");
-        ${body}`,
-      );
-    const run = () => {
-      const child = spawn(process.execPath, [join(clone, "dapr/setup.mjs"), "start", "an", "argument"], {
-        env: { PATH: bin, HOME: temporary, JANGTEO_CACHE: join(temporary, "cache") },
-      });
-      const output: string[] = [];
-      for (const stream of [child.stdout, child.stderr])
-        stream.on("data", (data) => output.push(String(data)));
-      return once(child, "close").then(([code]) => ({ code, output: output.join("") }));
-    };
-
-    before(() => {
-      for (const path of ["dapr/setup.mjs", "dapr/tools", "package-lock.json", "tsconfig.json"])
-        cpSync(join(root, path), join(clone, path), { recursive: true });
-      mkdirSync(bin);
-      symlinkSync(process.execPath, join(bin, "node"));
-      fake(join(bin, "sudo"), "sudo", 'require("node:child_process").spawnSync(args[1], args.slice(2));');
-      fake(join(bin, "npm"), "npm", 'touch("node_modules/installed");');
-      fake(join(clone, "node_modules/typescript/bin/tsc"), "tsc", "");
-      write(join(clone, "dist/dapr/start.js"), "console.log(process.argv.slice(2), process.env.DAPRD);");
-      const goBody = `args[0] === "env" ? console.log("go1.26.8\\nauto") : touch(args[args.indexOf("-o") + 1]);`;
-      fake(join(bin, "go"), "go", goBody);
-      // Installs only after an update, as on a machine that has no package lists yet.
-      const aptBody = `if (args[0] === "update") touch("${bin}/lists");
-        else if (fs.existsSync("${bin}/lists")) touch("${bin}/redis-server");
-        else process.exit(100);`;
-      fake(join(bin, "apt-get"), "apt-get", aptBody);
-      write(join(clone, "dapr/start.ts"), ""); // the source of dist/dapr/start.js
-    });
-
-    it("gets everything, once, even if started twice at the same time", async () => {
-      const results = await Promise.all([run(), run()]);
-      for (const { code, output } of results) {
-        assert.equal(code, 0, output);
-        assert.match(output, /\[ 'an', 'argument' \] .*cache\/daprd-1\.18\.2-[0-9a-f]{12}\/daprd/);
-      }
-      const count = (pattern: RegExp) => calls().filter((call) => pattern.test(call)).length;
-      assert.equal(count(/^npm ci/), 1);
-      assert.equal(count(/^tsc -p \./), 1);
-      assert.equal(count(/^go build .*-tags stablecomponents .*buildinfo\.version=1\.18\.2/), 1);
-      assert.equal(count(/^apt-get update/), 1);
-      assert.ok(results.some(({ output }) => output.includes("installing it with apt-get")));
-    });
-
-    it("does nothing the next time", async () => {
-      const before = calls().length;
-      const { code, output } = await run();
-      assert.equal(code, 0);
-      assert.equal(output.trim().split("\n").length, 1);
-      assert.equal(calls().length, before);
-    });
-
-    it("compiles again when a source was changed, and drops what lost its source", async () => {
-      write(join(clone, "kit/new.ts"), "");
-      write(join(clone, "dist/kit/old.js"), "");
-      const before = calls().length;
-      assert.equal((await run()).code, 0);
-      assert.deepEqual(calls().slice(before), ["tsc -p ."]);
-      assert.equal(existsSync(join(clone, "dist/kit/old.js")), false);
-    });
-
-    it("shows why a step failed", async () => {
-      fake(
-        join(clone, "node_modules/typescript/bin/tsc"),
-        "tsc",
-        'console.log("a type is wrong"); process.exit(2);',
-      );
-      write(join(clone, "kit/newer.ts"), "");
-      const { code, output } = await run();
-      assert.equal(code, 1);
-      assert.match(output, /tsc -p \. failed:\na type is wrong/);
-    });
-  });
 });

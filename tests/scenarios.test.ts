@@ -1,4 +1,7 @@
-/** Each shop's scenario on real sidecars: one test per step, named after the items of the seed that it shows. */
+/**
+ * Each shop's scenario on real sidecars, on every backend that a shop may run on, without a changed line: one test per step,
+ * named after the items of the seed that it shows.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { differences, relevant } from "./expect.js";
@@ -14,17 +17,22 @@ const SHOPS: Record<string, { seed: string; ports: number }> = {
   cafe: { seed: "S4", ports: 22_000 },
 };
 
+const BACKENDS = ["embedded", "polyglot"];
+
 it("every shop has its scenario", () => {
   assert.deepEqual(scenarioNames(), Object.keys(SHOPS).sort());
 });
 
-for (const [name, { seed, ports }] of Object.entries(SHOPS)) {
+for (const backend of BACKENDS)
+  for (const [name, { seed, ports }] of Object.entries(SHOPS)) perform(name, seed, ports, backend);
+
+function perform(name: string, seed: string, ports: number, backend: string): void {
   const scenario = readScenario(name);
-  describe(`${seed}: ${scenario.title}`, () => {
+  describe(`${seed} on ${backend}: ${scenario.title}`, () => {
     let performing: Performance | undefined;
     let failed = false;
     before(async () => {
-      performing = await Performance.open(scenario, ports);
+      performing = await Performance.open(scenario, ports, { backend });
     });
     after(async () => {
       if (failed) console.log(`what the services of ${name} said: ${performing?.data}/logs`);

@@ -1,8 +1,9 @@
 /** What a store and a bus must do, whatever is behind them: the real sidecar and its twin pass the same tests. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { type EventType, type Message, on } from "#kit/events.js";
-import { notFound } from "#kit/problem.js";
+import { notFound, Problem } from "#kit/problem.js";
 import type { ServiceDefinition } from "#kit/service.js";
 import {
   type CloudEvent,
@@ -13,21 +14,36 @@ import {
   Unavailable,
 } from "#kit/sidecar.js";
 import { cloudEvent, until } from "#kit/testing.js";
+import type { BrokerFeatures, StoreFeatures } from "./features.js";
 
 let unique = 0;
 /** A key that nobody has used, also in an earlier run. */
 const newKey = () => `conformance:${process.pid}:${Date.now()}:${++unique}`;
 
-export function storeSuite(
-  name: string,
-  open: () => Promise<{ store: Store; close(): Promise<void> }>,
-): void {
+/** A component to be tested. */
+export interface OpenedStore {
+  /** One more client of it, as another replica would have it. */
+  open(): Store;
+  /** Its URL in the sidecar's API. */
+  state?: string;
+  /** Ends what holds the data with SIGKILL. */
+  away?(): Promise<void>;
+  /** Starts it again. */
+  back?(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** @param features what a real one is said to be like */
+export function storeSuite(name: string, start: () => Promise<OpenedStore>, features?: StoreFeatures): void {
   describe(`the store of ${name}`, () => {
-    let opened: Awaited<ReturnType<typeof open>> | undefined;
+    let opened: OpenedStore;
     let store: Store;
+    /** clients of the same component that know nothing of each other */
+    let clients: Store[];
     before(async () => {
-      opened = await open();
-      store = opened.store;
+      opened = await start();
+      clients = Array.from({ length: 16 }, () => opened.open());
+      store = opened.open();
     });
     after(() => opened?.close());
 
@@ -63,16 +79,61 @@ export function storeSuite(
       assert.deepEqual(await value(key), { n: 1 });
     });
 
-    it("lets one of many create a key", async () => {
-      const key = newKey();
-      const tries = Array.from({ length: 10 }, (_, n) => store.save(key, { n }, null));
-      const outcomes = await Promise.allSettled(tries);
-      const winners = outcomes.flatMap(({ status }, n) => (status === "fulfilled" ? [n] : []));
-      assert.equal(winners.length, 1);
-      assert.deepEqual(await value(key), { n: winners[0] });
+    /** Exactly one of many has got its way, and all others were told so. */
+    const oneWon = (outcomes: PromiseSettledResult<void>[]): number => {
+      const [winner, ...more] = outcomes.flatMap(({ status }, n) => (status === "fulfilled" ? [n] : []));
       for (const outcome of outcomes)
         if (outcome.status === "rejected")
           assert.ok(outcome.reason instanceof Conflict, String(outcome.reason));
+      assert.ok(winner !== undefined && more.length === 0, `${[winner, ...more]} won`);
+      return winner;
+    };
+
+    it("lets one of many create a key", async () => {
+      const key = newKey();
+      const winner = oneWon(
+        await Promise.allSettled(Array.from({ length: 10 }, (_, n) => store.save(key, { n }, null))),
+      );
+      assert.deepEqual(await value(key), { n: winner });
+    });
+
+    it("lets one of many replicas create a key, and one change it", async () => {
+      for (let round = 0; round < 3; round++) {
+        const key = newKey();
+        const created = clients.map((client, n) => client.save(key, { n }, null));
+        const first = oneWon(await Promise.allSettled(created));
+        assert.deepEqual(await value(key), { n: first });
+        const { etag } = await entry(key);
+        const changed = clients.map((client, n) => client.save(key, { n: 100 + n }, etag));
+        const second = oneWon(await Promise.allSettled(changed));
+        assert.deepEqual(await value(key), { n: 100 + second });
+      }
+    });
+
+    it("lets one of many replicas create a key, whatever else they write with it", async () => {
+      for (let round = 0; round < 3; round++) {
+        const key = newKey();
+        const tries = clients.map((client, n) =>
+          Promise.all([
+            client.save(newKey(), { other: n }, null),
+            client.save(key, { n }, null),
+            client.save(newKey(), { other: n }, null),
+          ]).then(() => undefined),
+        );
+        const winner = oneWon(await Promise.allSettled(tries));
+        assert.deepEqual(await value(key), { n: winner });
+        // And for who comes later, whether alone or with others, it is there as well.
+        const late = await Promise.allSettled([
+          store.save(key, { n: "late" }, null),
+          store.save(newKey(), { n: "late" }, null),
+        ]);
+        assert.deepEqual(
+          late.map(({ status }) => status),
+          ["rejected", "fulfilled"],
+        );
+        await assert.rejects(store.save(key, { n: "later" }, null), Conflict);
+        assert.deepEqual(await value(key), { n: winner });
+      }
     });
 
     it("changes a key for who has seen its last state", async () => {
@@ -136,35 +197,72 @@ export function storeSuite(
       }
     });
 
-    it("loses no increment of many that compete for a key", async () => {
+    it("loses no increment of many replicas that compete for a key", async () => {
       const key = await created({ n: 0 });
-      const increment = async () => {
-        for (;;) {
-          const { value, etag } = await entry(key);
+      const increment = async (client: Store) => {
+        for (let done = false; !done; ) {
+          const { value, etag } = (await client.get([key])).get(key) ?? assert.fail("it is there");
           const next = { n: (value as { n: number }).n + 1, by: crypto.randomUUID() };
-          const done = await store.save(key, next, etag).then(
+          done = await client.save(key, next, etag).then(
             () => true,
             (error) => {
               assert.ok(error instanceof Conflict, String(error));
               return false;
             },
           );
-          if (done) return;
         }
       };
-      await Promise.all(Array.from({ length: 10 }, increment));
-      assert.equal(((await value(key)) as { n: number }).n, 10);
+      await Promise.all(clients.flatMap((client) => [increment(client), increment(client)]));
+      assert.equal(((await value(key)) as { n: number }).n, 2 * clients.length);
+    });
+
+    it("writes 64 keys at once, from each of four replicas", async () => {
+      const keys = Array.from({ length: 256 }, () => newKey());
+      const client = (n: number) => clients[Math.floor(n / 64)] ?? store;
+      await Promise.all(keys.map((key, n) => client(n).save(key, { n }, null)));
+      const first = await store.get(keys);
+      await Promise.all(
+        keys.map((key, n) => client(n).save(key, { n: 1000 + n }, first.get(key)?.etag ?? "")),
+      );
+      const found = await store.get(keys);
+      assert.deepEqual(
+        keys.map((key) => found.get(key)?.value),
+        keys.map((_, n) => ({ n: 1000 + n })),
+      );
+    });
+
+    it("reads 256 keys at once, whether they are there or not", async () => {
+      const keys = Array.from({ length: 256 }, () => newKey());
+      const there = keys.filter((_, n) => n % 3 === 0);
+      await Promise.all(there.map((key) => store.save(key, { key }, null)));
+      const found = await store.get(keys);
+      assert.deepEqual([...found.keys()].sort(), [...there].sort());
+      for (const [key, { value }] of found) assert.deepEqual(value, { key });
     });
 
     it("forgets a key when its time is up, and no other", async () => {
-      const [short, long] = [newKey(), newKey()];
-      await store.save(short, { n: 1 }, null, 1);
-      await store.save(long, { n: 2 }, null, 3600);
+      const [short, lifted, later, long] = [newKey(), newKey(), newKey(), newKey()];
+      // Some stores count in whole seconds, from the last full one.
+      await store.save(short, { n: 1 }, null, 2);
       assert.deepEqual(await value(short), { n: 1 });
+      await store.save(lifted, { n: 1 }, null, 2);
+      await store.save(lifted, { n: 2 }, (await entry(lifted)).etag);
+      await store.save(later, { n: 1 }, null, 3);
+      await store.save(long, { n: 2 }, null, 3600);
       await until(async () => (await value(short)) === undefined, "the key has gone");
+      const again = await store.save(short, { n: 3 }, null).then(
+        () => true,
+        (error) => {
+          assert.ok(error instanceof Unavailable, String(error));
+          return false;
+        },
+      );
+      assert.equal(again, features?.freesExpired ?? true, "its place is free");
+      assert.deepEqual(await value(short), again ? { n: 3 } : undefined);
+      await until(async () => (await value(later)) === undefined, "what was to live longer has gone");
+      const isLifted = (await value(lifted)) !== undefined;
+      assert.equal(isLifted, features?.liftsTtl ?? true, "a save without a lifetime lifts an earlier one");
       assert.deepEqual(await value(long), { n: 2 });
-      await store.save(short, { n: 3 }, null);
-      assert.deepEqual(await value(short), { n: 3 }, "the place is free");
     });
 
     it("keeps values as they are", async () => {
@@ -173,9 +271,28 @@ export function storeSuite(
         { nested: { deeply: [{ a: [] }, {}, [[1], []]] }, empty: [], none: null, no: false },
         { most: Number.MAX_SAFE_INTEGER, least: Number.MIN_SAFE_INTEGER, part: 0.1, small: 1e-9, zero: 0 },
         { "a key with spaces, dots. and $signs": { $set: 1, "a.b": 2 } },
-        { long: "x".repeat(100_000) },
+        { long: "x".repeat(200_000) },
+        { "": "", text: "", zero: 0, no: false, nothing: null, list: [0, "", false, null, {}] },
+        { big: 1e21, huge: 1.7976931348623157e308, tiny: 5e-324, half: -0.5, third: 1 / 3 },
+        {
+          $ROOT: "$$ROOT",
+          "0": "$value.n",
+          a: { $literal: 1, $unset: "a" },
+          texts: ["$a", "$$NOW", "'", "%"],
+        },
+        { 주문: "온라인 🏴󠁧󠁢󠁳󠁣󠁴󠁿 👩‍👩‍👧 \u007f\u200b\u2028 \ud83d\ude00", "emoji 👕": "👕" },
+        nested(12),
       ])
         assert.deepEqual(await value(await created(kept)), kept);
+    });
+
+    it("keeps of a value what was saved last, and nothing that was there before", async () => {
+      const key = await created({ kept: 1, gone: { a: 1 }, part: { kept: 1, gone: 2 }, list: [1, 2, 3] });
+      const next = { kept: 2, part: { kept: 3 }, list: [{ n: 1 }], fresh: "$kept" };
+      await store.save(key, next, (await entry(key)).etag);
+      assert.deepEqual(await value(key), next);
+      await store.save(key, {}, (await entry(key)).etag);
+      assert.deepEqual(await value(key), {});
     });
 
     it("takes no key with Dapr's own separator in it", async () => {
@@ -194,7 +311,13 @@ export function storeSuite(
         `${base}?x#y`,
         `${base}:é`,
         `${base}:É`,
+        `${base}:e`,
         `${base}|`,
+        `${base}:고객 7`,
+        `${base}:👕`,
+        `${base}'"\\`,
+        `${base}_`,
+        `${base}$a.b`,
       ];
       for (const [n, key] of keys.entries()) await store.save(key, { n }, null);
       const found = await store.get(keys);
@@ -202,8 +325,193 @@ export function storeSuite(
       for (const key of keys) await store.delete(key, (await entry(key)).etag);
       assert.deepEqual(await store.get(keys), new Map());
     });
+
+    if (features !== undefined) realStoreSuite({ opened: () => opened, features, value, entry, created });
   });
 }
+
+interface Real {
+  opened(): OpenedStore;
+  features: StoreFeatures;
+  value(key: string): Promise<unknown>;
+  entry(key: string): Promise<Entry>;
+  created(value?: unknown): Promise<string>;
+}
+
+/** How long a caller may have to wait until it hears that a store is away, in ms. */
+const TOLD_WITHIN_MS = 3_000;
+
+/** What only real stores do: differ, and die. */
+function realStoreSuite({ opened, features, value, entry, created }: Real): void {
+  /** Asks the sidecar without kit's help; answers whether it was done. */
+  const ask = async (method: string, path: string, body?: unknown, headers?: Record<string, string>) => {
+    const url = `${opened().state}${path}`;
+    const answer = await fetch(url, { method, body: JSON.stringify(body) ?? null, headers: headers ?? {} });
+    return { done: answer.ok, text: await answer.text() };
+  };
+  const row = (key: string, value: unknown, etag?: string) => ({
+    ...{ key, value, options: { concurrency: "first-write", consistency: "strong" } },
+    ...(etag === undefined ? {} : { etag }),
+  });
+  const raw = async (key: string) => {
+    const { text } = await ask("POST", "/bulk", { keys: [key] });
+    const [found] = JSON.parse(text) as { data?: unknown; etag?: string }[];
+    return { value: found?.data, etag: found?.etag ?? "" };
+  };
+  const save = (...rows: object[]) => ask("POST", "", rows);
+  const transact = (...rows: object[]) =>
+    ask("POST", "/transaction", { operations: rows.map((request) => ({ operation: "upsert", request })) });
+
+  it(`writes several keys in one step: ${told(features.atomicBatches)}`, async () => {
+    const [a, b, c, stale] = [newKey(), newKey(), newKey(), await created()];
+    const { done } = await transact(row(a, { n: 1 }), row(b, { n: 1 }));
+    const both = [(await raw(a)).value, (await raw(b)).value].filter((value) => value !== undefined);
+    assert.equal(both.length, done ? 2 : 0);
+    const { etag } = await entry(stale);
+    await save(row(stale, { n: "newer" }, etag));
+    assert.equal((await transact(row(c, { n: 1 }), row(stale, { n: "stale" }, etag))).done, false);
+    assert.deepEqual((await raw(stale)).value, { n: "newer" });
+    const isAtomic = done && (await raw(c)).value === undefined;
+    assert.equal(isAtomic, features.atomicBatches);
+  });
+
+  it(`stores a value as the JSON that it is: ${told(features.plainValues)}`, async () => {
+    const key = newKey();
+    const first = { before: 1, text: "$text", part: 1 / 3 };
+    await save(row(key, first));
+    const kept = await raw(key);
+    await save(row(key, { after: 1 }, kept.etag));
+    const isPlain =
+      isDeepStrictEqual(kept.value, first) && isDeepStrictEqual((await raw(key)).value, { after: 1 });
+    assert.equal(isPlain, features.plainValues);
+    const stored = (await raw(await created({ n: 1 }))).value;
+    assert.deepEqual(stored, isPlain ? { n: 1 } : ['{"n":1}'], "and kit finds that out");
+  });
+
+  it(`creates a key once, if in a batch: ${told(features.guardedBatches)}`, async () => {
+    const [a, b] = [newKey(), newKey()];
+    const { done } = await transact(row(a, { n: 1 }), row(b, { n: 1 }));
+    const isGuarded = done && !(await save(row(a, { n: 2 }))).done;
+    assert.equal(isGuarded, features.guardedBatches);
+  });
+
+  it(`keeps a deleted key deleted: ${told(features.staysDeleted)}`, async () => {
+    const key = newKey();
+    await save(row(key, { n: 1 }));
+    const { etag } = await raw(key);
+    assert.ok((await ask("DELETE", `/${encodeURIComponent(key)}`, undefined, { "if-match": etag })).done);
+    await save(row(key, { n: 2 }, etag));
+    assert.equal((await raw(key)).value === undefined, features.staysDeleted);
+  });
+
+  it(`takes long keys: ${told(features.longKeys)}`, async () => {
+    const key = `${newKey()}${"k".repeat(300)}`;
+    const { done } = await save(row(key, { n: 1 }));
+    assert.equal(done, features.longKeys);
+    const fits = newKey().padEnd(240, "k");
+    assert.ok((await save(row(fits, { n: 1 }))).done);
+    assert.deepEqual((await raw(fits)).value, { n: 1 });
+  });
+
+  it(`takes deep values: ${told(features.deepValues)}`, async () => {
+    const kept = opened().open().save(newKey(), nested(60), null).then(isTrue, isFalse);
+    assert.equal(await kept, features.deepValues);
+  });
+
+  it("is unavailable when it is away, tells so soon, and is there again by itself", async () => {
+    const key = await created({ n: 1 });
+    const { etag } = await entry(key);
+    const client = opened().open();
+    await client.get([key]);
+    await opened().away?.();
+    // Who is connected may be served to the end by a process that the killed one has left.
+    await until(() => client.get([key]).then(isFalse, isTrue), "it is away");
+    const fresh = opened().open();
+    const calls = [
+      () => client.get([key]),
+      () => client.save(key, { n: 2 }, etag),
+      () => Promise.all([fresh.save(newKey(), {}, null), fresh.save(newKey(), {}, null)]),
+      () => client.delete(key, etag),
+    ].map(async (call) => {
+      const began = performance.now();
+      await assert.rejects(call, Unavailable);
+      const took = performance.now() - began;
+      assert.ok(took < TOLD_WITHIN_MS + 500, `${String(call)} took ${took} ms`);
+    });
+    await Promise.all(calls);
+    await opened().back?.();
+    await until(() => client.get([key]).then(isTrue, isFalse), "it is read again", 30_000);
+    await until(() => client.save(newKey(), {}, null).then(isTrue, isFalse), "it is written again", 30_000);
+    // What was asked while it was away may have been done late, but only once, and in its order.
+    const now = (await client.get([key])).get(key)?.value;
+    assert.ok(now === undefined || isDeepStrictEqual(now, { n: 1 }) || isDeepStrictEqual(now, { n: 2 }));
+  });
+
+  it("has everything that it said it had, after a kill -9 among 16 writers", async () => {
+    const clients = Array.from({ length: 16 }, () => opened().open());
+    const counter = await created({ n: 0, by: "nobody" });
+    // Keys that nobody touches: a writer could put its own back unknowingly.
+    const resting = await Promise.all(Array.from({ length: 50 }, (_, n) => created({ resting: n })));
+    const acknowledged = new Map<string, number>();
+    let counted = 0;
+    let unknown = 0;
+    let killed = false;
+    let since = 0;
+    const done = () => killed && since >= 200;
+    const write = async (client: Store) => {
+      const key = newKey();
+      acknowledged.set(key, 0);
+      for (let n = 1; !done(); n++) {
+        try {
+          const now = await client.get([key, counter]);
+          const etag = now.get(key)?.etag ?? null;
+          await client.save(key, { n, by: key }, etag);
+          acknowledged.set(key, n);
+          const shared = now.get(counter);
+          assert.ok(shared);
+          const next = { n: (shared.value as { n: number }).n + 1, by: `${key} ${n}` };
+          unknown++;
+          const outcome = await client.save(counter, next, shared.etag).then(
+            () => undefined,
+            (error: unknown) => error,
+          );
+          if (outcome === undefined) counted++;
+          // A conflict tells that others wrote, and not that ours was not written before.
+          if (!killed || outcome === undefined) unknown -= outcome instanceof Unavailable ? 0 : 1;
+          if (killed) since++;
+        } catch (error) {
+          assert.ok(error instanceof Unavailable, String(error));
+        }
+      }
+    };
+    const writers = Promise.all(clients.map(write));
+    await until(async () => [...acknowledged.values()].every((n) => n > 3), "all are writing", 30_000);
+    await opened().away?.();
+    const atKill = new Map(acknowledged);
+    killed = true;
+    await opened().back?.();
+    await writers;
+    const rested = [...((await clients[0]?.get(resting)) ?? [])].map(([, { value }]) => value);
+    assert.deepEqual(
+      rested,
+      resting.map((_, n) => ({ resting: n })),
+    );
+    for (const [key, n] of acknowledged) {
+      const found = (await value(key)) as { n: number } | undefined;
+      assert.ok(found !== undefined && found.n >= n, `${key}: ${found?.n} of ${n}`);
+      assert.ok(n >= (atKill.get(key) ?? 0));
+    }
+    const { n } = (await value(counter)) as { n: number };
+    assert.ok(counted <= n && n <= counted + unknown, `${counted} were counted, ${unknown} unknown: ${n}`);
+  });
+}
+
+const [isTrue, isFalse] = [() => true, () => false];
+
+/** So many objects and lists in one another, `levels` of each. */
+const nested = (levels: number): unknown => (levels === 0 ? "deep" : { deep: [nested(levels - 1)] });
+
+const told = (yes: boolean) => (yes ? "yes" : "no");
 
 /** An installation with an app that publishes and, for each replica named, one that subscribes. */
 export interface Bus {
@@ -213,8 +521,15 @@ export interface Bus {
   up(replica: string): Promise<void>;
   /** ids of the messages that were set aside for an app */
   deadLetters(app: string): Promise<string[]>;
-  /** how many messages an app has been given and not acknowledged */
-  unacknowledged(app: string, topic: EventType): Promise<number>;
+  /** resolves when nothing is on its way */
+  settled?(): Promise<void>;
+  /** ends a replica's sidecar with SIGKILL; resolves when it listens again */
+  killSidecar?(replica: Replica): Promise<void>;
+  /** ends the broker with SIGKILL */
+  away?(): Promise<void>;
+  back?(): Promise<void>;
+  /** begins to listen to one more topic; answers the ids of what comes */
+  listen?(topic: EventType): Promise<readonly string[]>;
   close(): Promise<void>;
 }
 
@@ -224,13 +539,24 @@ export const REPLICAS = { "delivery-0": "delivery", "store-0": "store", "store-1
 export type Replica = keyof typeof REPLICAS;
 export type Subscriber = (replica: Replica) => ServiceDefinition;
 
-export function busSuite(name: string, open: (subscriber: Subscriber) => Promise<Bus>): void {
+type Fate = (app: string, nth: number) => void | Promise<void>;
+
+/** @param features what a real one is said to be like */
+export function busSuite(
+  name: string,
+  open: (subscriber: Subscriber) => Promise<Bus>,
+  features?: BrokerFeatures,
+): void {
   describe(`the bus of ${name}`, () => {
     let bus: Bus;
     /** replicas that were given a message, in order, by its id */
     const given = new Map<string, Replica[]>();
     /** what happens to a message at its nth delivery to an app */
-    let fate = new Map<string, (app: string, nth: number) => void>();
+    const fate = new Map<string, Fate>();
+    /** how often each app was given a message that was done with then, by its id */
+    const answered = new Map<string, Record<string, number>>();
+    /** deliveries by app that have not been answered for good */
+    const pending: Record<string, Set<string>> = { store: new Set(), delivery: new Set() };
 
     const subscriber: Subscriber = (replica) => ({
       app: REPLICAS[replica],
@@ -240,7 +566,17 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
           on(TOPIC, async ({ id }: Message<typeof TOPIC>) => {
             const deliveries = [...(given.get(id) ?? []), replica];
             given.set(id, deliveries);
-            fate.get(id)?.(REPLICAS[replica], times(id, REPLICAS[replica]));
+            const app = REPLICAS[replica];
+            pending[app]?.add(id);
+            const isFinal = (error?: unknown) => error === undefined || error instanceof Problem;
+            let failure: unknown;
+            try {
+              await fate.get(id)?.(app, times(id, app));
+            } catch (error) {
+              failure = error;
+            }
+            if (isFinal(failure)) pending[app]?.delete(id);
+            if (failure !== undefined) throw failure;
           }),
         ],
       }),
@@ -248,7 +584,7 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
     const times = (id: string, app: string) =>
       (given.get(id) ?? []).filter((replica) => REPLICAS[replica] === app).length;
 
-    const message = (of: Partial<{ fate: (app: string, nth: number) => void }> = {}): CloudEvent => {
+    const message = (of: { fate?: Fate } = {}): CloudEvent => {
       const data = { id: ++unique, name: "TV", price: 1, stock: 1, imageUrl: "", options: [] };
       const event = cloudEvent(TOPIC, data, `${newKey()}/0`);
       if (of.fate) fate.set(event.id, of.fate);
@@ -257,12 +593,10 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
     const publish = (...events: CloudEvent[]) => bus.publisher.publish(TOPIC, events);
     const received = (event: CloudEvent, app: string) =>
       until(() => times(event.id, app) > 0, `${app} has ${event.id}`, 30_000);
-    const acknowledged = (app: string) =>
-      until(
-        async () => (await bus.unacknowledged(app, TOPIC)) === 0,
-        `${app} has nothing left to do`,
-        30_000,
-      );
+    const acknowledged = async (app: string) => {
+      await until(() => pending[app]?.size === 0, `${app} has nothing left to do`, 30_000);
+      await bus.settled?.();
+    };
 
     before(async () => {
       bus = await open(subscriber);
@@ -288,6 +622,7 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
       await until(() => times(event.id, "store") >= 3, "the third try is made", 30_000);
       for (const app of ["store", "delivery"]) await acknowledged(app);
       assert.deepEqual([times(event.id, "store"), times(event.id, "delivery")], [3, 1]);
+      answered.set(event.id, { store: 3, delivery: 1 });
     });
 
     it("does not hold up other messages for one that fails", async () => {
@@ -318,6 +653,7 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
       await until(async () => (await bus.deadLetters("store")).includes(event.id), "it is set aside", 30_000);
       await acknowledged("store");
       assert.deepEqual([times(event.id, "store"), times(event.id, "delivery")], [1, 1]);
+      answered.set(event.id, { store: 1, delivery: 1 });
       assert.ok(!(await bus.deadLetters("delivery")).includes(event.id), "delivery had nothing against it");
     });
 
@@ -363,7 +699,94 @@ export function busSuite(name: string, open: (subscriber: Subscriber) => Promise
       await publish(...events);
       await bus.up("store-0");
       for (const event of events) await received(event, "store");
-      fate = new Map();
+    });
+
+    it("takes 2,000 in a burst, and loses none", async () => {
+      const events = Array.from({ length: 2_000 }, () => message());
+      await Promise.all(events.map((event) => publish(event)));
+      for (const event of events) for (const app of ["store", "delivery"]) await received(event, app);
+    });
+
+    if (features !== undefined) {
+      it("gives again what a sidecar held when it was killed", async () => {
+        let release: () => void = () => undefined;
+        const held = new Promise<void>((resolve) => {
+          release = resolve;
+        });
+        const events = Array.from({ length: 20 }, () =>
+          message({ fate: (app, nth) => (app === "delivery" && nth === 1 ? held : undefined) }),
+        );
+        await publish(...events);
+        for (const event of events) await received(event, "delivery");
+        await bus.killSidecar?.("delivery-0");
+        const again = (event: CloudEvent) => times(event.id, "delivery") > 1;
+        for (const event of events) await until(() => again(event), `${event.id} came again`, 30_000);
+        release();
+        const next = message();
+        await publish(next);
+        await received(next, "delivery");
+      });
+
+      it("has everything that it said it had, after a kill -9 of the broker", async () => {
+        await bus.down("delivery-0"); // so that there is something that only the broker has
+        const confirmed: CloudEvent[] = [];
+        let killed = false;
+        let failures = 0;
+        let afterwards = 0;
+        const publisher = async () => {
+          while (afterwards < 50) {
+            const events = [message(), message()];
+            try {
+              await publish(...events);
+              confirmed.push(...events);
+              if (killed && failures > 0) afterwards++;
+            } catch (error) {
+              assert.ok(error instanceof Unavailable, String(error));
+              if (killed) failures++;
+            }
+          }
+        };
+        const publishers = Promise.all(Array.from({ length: 8 }, publisher));
+        await until(() => confirmed.length > 200, "some are published", 30_000);
+        const before = confirmed.length;
+        killed = true;
+        await bus.away?.();
+        const beforeFailure = confirmed.length;
+        await until(() => failures >= 8, "all have been told that it is away", 30_000);
+        const began = performance.now();
+        await assert.rejects(publish(message()), Unavailable);
+        // Two calls may be waited for: one that was under way, and one's own.
+        assert.ok(performance.now() - began < 2 * TOLD_WITHIN_MS, "and soon");
+        const uncertain = features.survivesKill ? [] : confirmed.slice(before);
+        assert.ok(beforeFailure >= before);
+        const then = confirmed.length;
+        await bus.back?.();
+        await publishers;
+        await bus.up("delivery-0");
+        const promised = confirmed.filter((event, n) => n >= then || !uncertain.includes(event));
+        for (const event of promised) for (const app of ["store", "delivery"]) await received(event, app);
+      });
+
+      it(`has for a later listener what came before: ${told(features.keepsForLater)}`, async () => {
+        const topic = "StampsDeducted";
+        const [first, next] = [cloudEvent(topic, {}, newKey()), cloudEvent(topic, {}, newKey())];
+        await bus.publisher.publish(topic, [first]);
+        const heard = (await bus.listen?.(topic)) ?? [];
+        await bus.publisher.publish(topic, [next]);
+        await until(() => heard.includes(next.id), "the later one is heard", 30_000);
+        if (features.keepsForLater)
+          await until(() => heard.includes(first.id), "the earlier one is heard", 30_000);
+        else assert.ok(!heard.includes(first.id));
+      });
+    }
+
+    it("gives nobody again what was done with", async () => {
+      for (const app of ["store", "delivery"]) await acknowledged(app);
+      const last = message();
+      await publish(last);
+      for (const app of ["store", "delivery"]) await received(last, app);
+      for (const [id, counts] of answered)
+        for (const app of ["store", "delivery"]) assert.equal(times(id, app), counts[app], `${id}: ${app}`);
     });
   });
 }

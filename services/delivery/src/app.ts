@@ -55,6 +55,10 @@ export class Deliveries {
     return this.records.page(DELIVERY, request);
   }
 
+  async recorded(ids: readonly number[]): Promise<[id: number, Delivery][]> {
+    return [...(await this.records.loadMany(DELIVERY, ids))].map(([id, delivery]) => [Number(id), delivery]);
+  }
+
   /** Answers whether the delivery may begin; it may not once the customer has cancelled. */
   private async close(id: number): Promise<boolean> {
     const body = { by: "delivery" };

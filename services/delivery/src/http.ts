@@ -1,5 +1,5 @@
 import type { Dialects } from "#kit/dialects.js";
-import { collection, commands, type Route, type Source } from "#kit/http.js";
+import { collection, commands, onRecord, type Route, type Source } from "#kit/http.js";
 import type { Deliveries } from "./app.js";
 import type { Delivery } from "./domain.js";
 
@@ -18,6 +18,9 @@ export function routes(deliveries: Deliveries, dialects: Dialects): Route[] {
   };
   return [
     ...commands<Delivery>(ways, source, { complete: (id) => deliveries.complete(id) }),
+    onRecord(async (ids) => ({
+      records: (await deliveries.recorded(ids)).map(([id, delivery]) => represent(id, delivery)),
+    })),
     ...collection<Delivery>(ways, source),
   ];
 }

@@ -88,6 +88,14 @@ export class Messages {
     return rows.sort((a, b) => a.state.at.localeCompare(b.state.at) || a.id - b.id);
   }
 
+  /** The messages of these orders that have been sent, by id. */
+  async sentOf(orderIds: readonly number[]): Promise<[id: number, Message][]> {
+    const notices = await this.records.loadMany(NOTICE, orderIds);
+    const ids = [...notices.values()].flatMap(({ messages }) => Object.values(messages));
+    const found = [...(await this.records.loadMany(MESSAGE, ids))];
+    return found.filter(([, { status }]) => status === "Sent").map(([id, message]) => [Number(id), message]);
+  }
+
   private async number(cause: string, orderId: number, keys: string[]) {
     const fresh: number[] = [];
     const { state, events } = await this.records.handle(NOTICE, orderId, { event: cause }, async (notice) => {

@@ -1,5 +1,5 @@
 import type { Dialects } from "#kit/dialects.js";
-import { collection, get, idOf, itemOf, type Route, type Source } from "#kit/http.js";
+import { collection, get, idOf, itemOf, onRecord, type Route, type Source } from "#kit/http.js";
 import type { Shop } from "#kit/shop.js";
 import type { Messages } from "./app.js";
 import { type Message, textOf } from "./domain.js";
@@ -25,6 +25,13 @@ export function routes(messages: Messages, dialects: Dialects, { language }: Sho
         return { status: 200, body: { _embedded: { [way.name]: items } } };
       }),
     ),
+    // As MessageSent told of them.
+    onRecord(async (orderIds) => ({
+      records: (await messages.sentOf(orderIds)).map(([messageId, message]) => {
+        const { orderId, event, channel, sentDate: at } = message;
+        return { orderId, messageId, event, channel, text: textOf(message, language), at };
+      }),
+    })),
     ...collection<Message>(ways, source),
   ];
 }

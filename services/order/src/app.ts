@@ -131,6 +131,15 @@ export class Orders {
     return this.records.page(ORDER, { ...request, visible: isVisible });
   }
 
+  /** Those of these that stand or stood, by id; and the highest id that may be in use. */
+  async recorded(ids: readonly number[]): Promise<{ orders: Map<number, Order>; last: number }> {
+    // First, so that nothing above it can have been there already when the orders were read.
+    const last = await this.records.ids(ORDER).last();
+    const found = await this.records.loadMany(ORDER, ids);
+    const orders = [...found].filter(([, order]) => isVisible(order));
+    return { orders: new Map(orders.map(([id, order]) => [Number(id), order])), last };
+  }
+
   private async placeOnce(command: PlaceOrder, idempotencyKey: string): Promise<Order> {
     const key = `idempotency:${digest(idempotencyKey)}`;
     const fingerprint = digest(JSON.stringify(command));

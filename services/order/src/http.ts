@@ -10,6 +10,7 @@ import {
   idempotencyKey,
   idOf,
   itemOf,
+  onRecord,
   optional,
   optionalText,
   patch,
@@ -109,6 +110,10 @@ export function routes(orders: Orders, dialects: Dialects): Route[] {
     put("/closings/:id", async ({ params, body }) => {
       await orders.close(idOf(params.id, "order"), check(closing, body).by);
       return { status: 204 };
+    }),
+    onRecord(async (ids) => {
+      const { orders: found, last } = await orders.recorded(ids);
+      return { records: [...found].map(([id, order]) => represent(id, order)), last };
     }),
     ...collection<Order>(ways, source),
   ];

@@ -8,9 +8,12 @@ import {
   type IndexEvent,
   index,
   isVisible,
+  type OnRecord,
   ORDER_STATUS,
   type OrderStatus,
+  type Policy,
   progress,
+  rowOf,
   see,
   turnPage,
   type ViewedEvent,
@@ -246,6 +249,123 @@ describe("the row of an order", () => {
   it("belongs to the order that the event names, not to the event's own id", () => {
     const { state } = given(ORDER_STATUS, { ...started, data: { ...started.data, id: 99 } } as ViewedEvent);
     assert.deepEqual([state?.orderId, state?.deliveryId], [7, 99]);
+  });
+});
+
+/** tests/rebuild.test.ts compares the two for whatever all services do in whatever shop. */
+describe("the row of an order from its records", () => {
+  const usual: Policy = {
+    store: { accept: "automatic", making: "none", confirmCancel: "owner" },
+    delivery: "acceptance",
+  };
+  const policy = (making: Policy["store"]["making"], delivery: Policy["delivery"]): Policy => ({
+    store: { ...usual.store, making },
+    delivery,
+  });
+  const standing: OnRecord = {
+    order: { ...info, state: "OrderPlaced", amount: 30_000, paid: true },
+    ...{ payment: null, ticket: null, delivery: null, messages: [] },
+  };
+  const cancelling: OnRecord = {
+    ...standing,
+    order: { ...standing.order, state: "OrderCancelled" },
+    payment: { state: "PaymentCancelled" },
+    ticket: { state: "CancelRequested" },
+  };
+  const under = (state: string) => ({ state, startDate: at });
+  const storeOf = (on: OnRecord, by: Policy, was?: string) =>
+    rowOf(on, was === undefined ? undefined : { ...rowOf(on, undefined, by), storeStatus: was }, by)
+      .storeStatus;
+
+  it("is what its events make it", () => {
+    const cases: [OnRecord, ViewedEvent[], Policy][] = [
+      [{ ...standing, order: { ...standing.order, paid: false } }, [unpaid], usual],
+      [standing, [unpaid, paid], usual],
+      [{ ...standing, payment: { state: "PaymentApproved" } }, [placed], usual],
+      [
+        { ...standing, ticket: { state: "StoreAccepted" }, delivery: under("DeliveryStarted") },
+        [placed, started],
+        usual,
+      ],
+      [{ ...standing, ticket: { state: "Received" } }, [placed], usual],
+      [
+        {
+          ...standing,
+          order: { ...standing.order, state: "OrderDelivered" },
+          ticket: { state: "MakeCompleted" },
+          delivery: under("DeliveryCompleted"),
+          messages: [message(10), message(2)],
+        },
+        [placed, making, made, started, completed, sent(2), sent(10)],
+        policy("acceptance", "made"),
+      ],
+      [
+        {
+          ...cancelling,
+          ticket: { state: "StoreCancelled" },
+          delivery: { state: "DeliveryCancelled", startDate: null },
+        },
+        [placed, cancelled, refunded, storeCancelled, deliveryCancelled],
+        usual,
+      ],
+      [
+        { ...cancelling, ticket: { state: "StoreCancelled" }, delivery: under("DeliveryCancelled") },
+        [placed, started, cancelled, refunded, storeCancelled, deliveryCancelled],
+        usual,
+      ],
+      [
+        {
+          ...cancelling,
+          order: { ...cancelling.order, paid: false },
+          ...{ payment: { state: "PaymentFailed" }, ticket: { state: "StoreRejected" } },
+        },
+        [unpaid, declined, cancelled, rejected],
+        usual,
+      ],
+    ];
+    for (const [on, events, by] of cases) {
+      const row = rowAfter(events);
+      assert.deepEqual(rowOf(on, undefined, by), row, events.map(({ type }) => type).join(" "));
+      assert.deepEqual(rowOf(on, row, by), row);
+    }
+  });
+
+  it("takes nothing from the row as it is, with one exception", () => {
+    const on: OnRecord = {
+      ...standing,
+      ticket: { state: "StoreAccepted" },
+      delivery: under("DeliveryStarted"),
+    };
+    const right = rowOf(on, undefined, usual);
+    const wrong: OrderStatus = {
+      ...{ ...right, qty: 99, customerId: "x", amount: 1, orderStatus: "OrderCancelled" },
+      ...{ paymentStatus: null, storeStatus: "StoreCancelled", deliveryId: null, deliveryStatus: null },
+      messages: [message(1)],
+    };
+    assert.deepEqual(rowOf(on, wrong, usual), right);
+  });
+
+  it("has accepted only where the view hears of that", () => {
+    const on: OnRecord = { ...standing, ticket: { state: "StoreAccepted" } };
+    assert.equal(storeOf(on, policy("owner", "made")), "StoreAccepted");
+    assert.equal(storeOf(on, usual), null, "DeliveryStarted will say so");
+    assert.equal(storeOf(on, policy("acceptance", "none")), null, "MakeStarted will say so");
+  });
+
+  it("goes on to say how far the store had come while its owner is asked to confirm the cancellation", () => {
+    const started: OnRecord = { ...cancelling, delivery: under("DeliveryStarted") };
+    assert.equal(storeOf(started, usual), "StoreAccepted");
+    assert.equal(storeOf(started, policy("owner", "made")), "MakeCompleted", "or it would not be under way");
+    const prepared: OnRecord = { ...cancelling, delivery: { state: "DeliveryPrepared", startDate: null } };
+    assert.equal(storeOf(prepared, policy("acceptance", "made")), "MakeStarted");
+    // Its ticket does not know any more; the row does, if it is there.
+    const owner = policy("owner", "none");
+    assert.equal(storeOf(cancelling, owner), "StoreAccepted", "at least");
+    for (const was of ["StoreAccepted", "MakeStarted", "MakeCompleted"])
+      assert.equal(storeOf(cancelling, owner, was), was);
+    for (const was of ["StoreCancelled", "StoreRejected", "Nonsense"])
+      assert.equal(storeOf(cancelling, owner, was), "StoreAccepted");
+    assert.equal(storeOf(cancelling, policy("acceptance", "none"), "StoreAccepted"), "MakeStarted");
   });
 });
 

@@ -1,5 +1,6 @@
 import { type Event, type EventData, type OrderInfo, orderInfo } from "#kit/events.js";
 import type { Aggregate } from "#kit/records.js";
+import type { Shop } from "#kit/shop.js";
 
 /** A message that the customer was sent about the order. */
 export type SentMessage = Pick<EventData<"MessageSent">, "messageId" | "event" | "channel" | "text" | "at">;
@@ -36,6 +37,11 @@ export type ViewedEvent = Event<
   | "MessageSent"
 >;
 
+export type RowEvent =
+  | ViewedEvent
+  /** its services have been asked, and this is what it has to be */
+  | { type: "RowRebuilt"; data: OrderStatus };
+
 /**
  * Events of different services arrive in any order. Each column only moves forward in this list, so the row is the
  * same whatever the order.
@@ -67,7 +73,8 @@ export function see(row: OrderStatus | undefined, event: ViewedEvent): ViewedEve
   return changed ? [event] : [];
 }
 
-export function evolve(row: OrderStatus | undefined, event: ViewedEvent): OrderStatus {
+export function evolve(row: OrderStatus | undefined, event: RowEvent): OrderStatus {
+  if (event.type === "RowRebuilt") return event.data;
   const was = row ?? empty(event.data.orderId);
   switch (event.type) {
     case "OrderPlaced":
@@ -129,6 +136,82 @@ export function evolve(row: OrderStatus | undefined, event: ViewedEvent): OrderS
   }
 }
 
+/** What the services have on record about one order, as far as its row shows it; null where they know nothing of it. */
+export interface OnRecord {
+  order: OrderInfo & { state: string; amount: number; paid: boolean };
+  payment: { state: string } | null;
+  ticket: { state: string } | null;
+  delivery: { state: string; startDate: string | null } | null;
+  /** those that were sent */
+  messages: readonly SentMessage[];
+}
+
+/** What a shop file says about what the view hears. */
+export type Policy = Pick<Shop, "store" | "delivery">;
+
+/** Where the delivery starts with the acceptance, or the making does, that event says as much. */
+export const hearsAcceptance = ({ store, delivery }: Policy): boolean =>
+  delivery !== "acceptance" && store.making !== "acceptance";
+
+/**
+ * The row of an order from its records: the same as its events have made, once all of them have arrived.
+ * @param was the row as it is. It is believed in one thing only, {@link beforeCancelling}.
+ */
+export function rowOf(on: OnRecord, was: OrderStatus | undefined, policy: Policy): OrderStatus {
+  const { order, payment, ticket, delivery } = on;
+  const hasStarted = delivery !== null && delivery.startDate !== null;
+  const store = ticket === null ? null : storeStatusOf(ticket.state, hasStarted, was, policy);
+  const messages = on.messages.map(({ messageId, event, channel, text, at }) => {
+    return { messageId, event, channel, text, at };
+  });
+  return {
+    ...orderInfo(order),
+    amount: order.amount,
+    orderStatus: order.state === "OrderCancelled" ? order.state : "OrderPlaced",
+    paymentStatus: paymentStatusOf(order.paid, payment?.state),
+    storeStatus: hasStarted ? later(store, "StoreAccepted") : store,
+    deliveryId: hasStarted ? order.orderId : null,
+    // What is only prepared is nobody else's business.
+    deliveryStatus: delivery === null || delivery.state === "DeliveryPrepared" ? null : delivery.state,
+    messages: messages.sort((a, b) => a.messageId - b.messageId),
+  };
+}
+
+/** The order says whether it was paid; the payment, how it ended. */
+function paymentStatusOf(paid: boolean, state: string | undefined): string {
+  if (state === "PaymentFailed" || state === "PaymentCancelled") return state;
+  return paid ? "PaymentApproved" : "PaymentRequested";
+}
+
+function storeStatusOf(
+  state: string,
+  hasStarted: boolean,
+  was: OrderStatus | undefined,
+  policy: Policy,
+): string | null {
+  switch (state) {
+    case "Received":
+      return null;
+    case "StoreAccepted":
+      return hearsAcceptance(policy) ? state : null;
+    case "CancelRequested":
+      return beforeCancelling(hasStarted, was?.storeStatus ?? null, policy);
+    default:
+      return state;
+  }
+}
+
+/** How far the store had come when it was asked to cancel: its ticket has forgotten that until the owner confirms. */
+function beforeCancelling(hasStarted: boolean, was: string | null, policy: Policy): string | null {
+  const { making } = policy.store;
+  if (making === "none") return hearsAcceptance(policy) ? "StoreAccepted" : null;
+  // What is delivered once it is made has been made if it is under way.
+  if (hasStarted && policy.delivery === "made") return "MakeCompleted";
+  const least = making === "acceptance" ? "MakeStarted" : hearsAcceptance(policy) ? "StoreAccepted" : null;
+  const mayBe = was === "StoreAccepted" || was === "MakeStarted" || was === "MakeCompleted";
+  return mayBe ? (least === null ? was : later(least, was)) : least;
+}
+
 /** The last thing that has happened to an order, in one word. */
 export function progress(row: OrderStatus): string | null {
   const { orderStatus, paymentStatus, storeStatus, deliveryStatus } = row;
@@ -145,7 +228,7 @@ export function progress(row: OrderStatus): string | null {
 /** A row is shown once the order service has spoken; a payment that was taken back for an aborted order shows nothing. */
 export const isVisible = (row: OrderStatus): boolean => row.orderStatus !== null;
 
-export const ORDER_STATUS: Aggregate<OrderStatus, ViewedEvent> = {
+export const ORDER_STATUS: Aggregate<OrderStatus, RowEvent> = {
   name: "row",
   listed: true,
   view: true,

@@ -1,6 +1,6 @@
 import { on, type Subscription } from "#kit/events.js";
 import { maybePaidLater, type Shop } from "#kit/shop.js";
-import type { OrderStatuses } from "./app.js";
+import { hearsAcceptance, type OrderStatuses } from "./app.js";
 
 /** Only what can happen in this shop, and tells something that no other event tells as well: each costs a message per order. */
 export function subscriptions(view: OrderStatuses, shop: Shop): Subscription[] {
@@ -17,9 +17,8 @@ export function subscriptions(view: OrderStatuses, shop: Shop): Subscription[] {
       on("OrderPaid", (message) => view.see(message)),
       on("PaymentFailed", (message) => view.see(message)),
     ),
-    // Where the delivery starts with the acceptance, or the making does, that event says as much.
     ...some(
-      delivery !== "acceptance" && store.making !== "acceptance",
+      hearsAcceptance(shop),
       on("StoreAccepted", (message) => view.see(message)),
     ),
     ...some(

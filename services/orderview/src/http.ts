@@ -3,17 +3,19 @@ import {
   check,
   collection,
   get,
+  idsIn,
   itemOf,
   listing,
   optional,
   optionalText,
   paging,
   phone,
+  post,
   type Route,
   type Source,
 } from "#kit/http.js";
 import { invalid } from "#kit/problem.js";
-import type { OrderStatuses } from "./app.js";
+import type { OrderStatuses, Rebuild } from "./app.js";
 import { type OrderStatus, progress } from "./domain.js";
 
 const COLUMNS = ["orderStatus", "paymentStatus", "storeStatus", "deliveryStatus"] as const;
@@ -29,7 +31,7 @@ const asked = paging.extend({
   status: optionalText(),
 });
 
-export function routes(view: OrderStatuses, dialects: Dialects): Route[] {
+export function routes(view: OrderStatuses, rebuild: Rebuild, dialects: Dialects): Route[] {
   const ways = dialects.ways("orderStatuses", "orderStatus");
   const own = dialects.own("orderStatuses", "orderStatus");
   const source: Source<OrderStatus> = {
@@ -58,6 +60,12 @@ export function routes(view: OrderStatuses, dialects: Dialects): Route[] {
       const named = Object.fromEntries(Object.entries({ ...whose, ...(status === null ? {} : { status }) }));
       return { status: 200, body: listing("history", found, ({ id, state }) => entry(id, state), named) };
     }),
+    // Not for the outside: an operator has the view made anew, some orders at a time.
+    post("/rebuilds", async ({ body }) => ({
+      status: 200,
+      body: await rebuild.rows(idsIn(body)),
+      type: "application/json",
+    })),
     ...collection<OrderStatus>(ways, source),
   ];
 

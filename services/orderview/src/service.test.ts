@@ -489,3 +489,276 @@ describe("the history of a customer (S4-F11)", () => {
     assert.equal(dapr.deadLetters.get("orderview"), undefined);
   });
 });
+
+/** What the services that a rebuild asks have on record, as a test has it. */
+interface Books {
+  orders: Map<number, object>;
+  deliveries: Map<number, object>;
+  messages: object[];
+  last?: number;
+}
+
+describe("a rebuild", () => {
+  const asking = ["order", "payment", "store", "delivery", "notification"];
+
+  async function shop(options: HostOptions = {}) {
+    const one = await start(options);
+    const { dapr, host, http } = one;
+    const books: Books = { orders: new Map(), deliveries: new Map(), messages: [] };
+    /** comes between the reading of the rows and the answer of the order service, once */
+    const meanwhile: (() => Promise<void>)[] = [];
+    const calls: string[] = [];
+    const within = (rows: Map<number, object>, { from, to }: { from: number; to: number }) =>
+      [...rows].filter(([id]) => id >= from && id <= to).map(([id, row]) => ({ id, ...row }));
+    for (const app of asking)
+      dapr.join(app, {
+        topics: [],
+        call: async ({ method, path }) => {
+          calls.push(`${app} ${method} ${path}`);
+          const [, from, to] = /^\/records\?from=(\d+)&to=(\d+)$/.exec(path) ?? [];
+          const range = { from: Number(from), to: Number(to) };
+          const body = {
+            order: {
+              records: within(books.orders, range),
+              last: books.last ?? Math.max(0, ...books.orders.keys()),
+            },
+            delivery: { records: within(books.deliveries, range) },
+            notification: { records: books.messages },
+          }[app] ?? { records: [] };
+          if (app === "order") await meanwhile.shift()?.();
+          return { status: 200, headers: {}, body };
+        },
+        deliver: async () => "SUCCESS",
+      });
+    const deliver = async (event: CloudEvent) =>
+      assert.equal(await host.composed.deliver(event), "SUCCESS", event.type);
+    const order = (id: number, more: object = {}) =>
+      books.orders.set(id, { ...about(id), state: "OrderPlaced", amount: 10, paid: true, ...more });
+    const delivery = (id: number, state: string) =>
+      books.deliveries.set(id, { state, startDate: info.orderDate });
+    const rebuild = async (from = 1, to = 128) => {
+      const { status, body } = await http("POST", "/rebuilds", { from, to });
+      assert.equal(status, 200, JSON.stringify(body));
+      return body as unknown as Record<string, number>;
+    };
+    const raw = dapr.stores.get("orderview") ?? new Map();
+    return { ...one, books, meanwhile, calls, deliver, order, delivery, rebuild, raw };
+  }
+  const nothing = { missing: 0, differed: 0, removed: 0, unlisted: 0 };
+
+  it("of a view that is right changes nothing, and asks each service once", async () => {
+    const { hear, order, delivery, rebuild, raw, calls } = await shop();
+    for (const id of [1, 2]) {
+      await hear(id, "OrderPlaced", "DeliveryStarted");
+      order(id);
+      delivery(id, "DeliveryStarted");
+    }
+    const before = structuredClone(raw);
+    assert.deepEqual(await rebuild(), { ...nothing, rows: 2, last: 32 });
+    assert.deepEqual(raw, before);
+    assert.deepEqual(
+      calls,
+      asking.map((app) => `${app} GET /records?from=1&to=128`),
+    );
+  });
+
+  it("makes what is missing, rights what is wrong, removes what stands for no order, and lists all of it again", async () => {
+    const { dapr, hear, order, delivery, rebuild, raw, row, found, http } = await shop();
+    const listed = async () => ({
+      rows: (await http("GET", "/orderStatuses?size=1000")).body,
+      histories: [await found("customerId=cust1"), await found("phoneNumber=01012341234")],
+    });
+    for (const id of numbers(1, 300)) {
+      dapr.accept("OrderPlaced", placed(id));
+      order(id);
+      delivery(id, "DeliveryStarted");
+    }
+    await settled(dapr);
+    for (const id of numbers(1, 300)) await hear(id, "DeliveryStarted");
+    const before = await listed();
+    assert.equal(before.histories[0]?.total, 300);
+
+    raw.clear();
+    assert.equal((await listed()).histories[0]?.total, 0);
+    assert.deepEqual(await rebuild(), { ...nothing, rows: 128, missing: 128, unlisted: 256, last: 320 });
+    await rebuild(129, 256);
+    assert.deepEqual(await rebuild(257, 384), { ...nothing, rows: 44, missing: 44, unlisted: 88, last: 320 });
+    assert.deepEqual(await listed(), before);
+
+    const spoil = (id: number, columns: object) => {
+      const { value } = raw.get(`row:${id}`) as { value: { state: object } };
+      raw.set(`row:${id}`, { value: { ...value, state: { ...value.state, ...columns } }, etag: "spoilt" });
+    };
+    spoil(7, { qty: 99, orderStatus: "OrderCancelled", deliveryId: null });
+    spoil(8, { orderStatus: null });
+    raw.delete("row:9");
+    const { value } = structuredClone(raw.get("row:1")) as { value: { state: { orderId: number } } };
+    value.state.orderId = 310;
+    raw.set("row:310", { value, etag: "new" });
+    assert.equal((await row(310)).orderId, 310);
+    assert.deepEqual(await rebuild(), { ...nothing, rows: 128, missing: 2, differed: 1, last: 320 });
+    assert.deepEqual(await rebuild(257, 384), { ...nothing, rows: 44, removed: 1, last: 320 });
+    assert.deepEqual(await listed(), before);
+    assertProblem(await http("GET", "/orderStatuses/310"), 404, "not-found");
+  });
+
+  it("undoes no event that arrives while it looks: it asks again", async () => {
+    const { deliver, hear, order, delivery, rebuild, meanwhile, row, raw, calls } = await shop();
+    await hear(1, "OrderPlaced", "DeliveryStarted");
+    order(1, { qty: 5 }); // so that there is something to be written
+    delivery(1, "DeliveryStarted");
+    meanwhile.push(async () => {
+      // On record first, then told of, as every service does it.
+      delivery(1, "DeliveryCompleted");
+      await deliver(cloudEvent("DeliveryCompleted", about(1)));
+    });
+    assert.deepEqual(await rebuild(), { ...nothing, rows: 1, differed: 1, last: 32 });
+    const { qty, deliveryStatus } = await row(1);
+    assert.deepEqual([qty, deliveryStatus], [5, "DeliveryCompleted"]);
+    assert.ok(calls.includes("delivery GET /records?from=1&to=1"), "asked again, for this order only");
+    // The same while the row is made.
+    raw.delete("row:1");
+    delivery(1, "DeliveryStarted");
+    meanwhile.push(async () => {
+      delivery(1, "DeliveryCompleted");
+      await deliver(cloudEvent("DeliveryCompleted", about(1)));
+    });
+    await rebuild();
+    assert.equal((await row(1)).deliveryStatus, "DeliveryCompleted");
+  });
+
+  it("removes no row whose order is placed while it looks", async () => {
+    const { deliver, order, rebuild, meanwhile, row } = await shop();
+    meanwhile.push(async () => {
+      order(1);
+      await deliver(placed(1));
+    });
+    assert.equal((await rebuild()).removed, 0);
+    assert.equal((await row(1)).orderStatus, "OrderPlaced");
+  });
+
+  it("leaves a row that nobody sees, of a payment that was taken back", async () => {
+    const { hear, rebuild, raw } = await shop();
+    await hear(1, "PaymentCancelled");
+    assert.deepEqual(await rebuild(), { ...nothing, rows: 0, last: 32 });
+    assert.ok(raw.has("row:1"));
+  });
+
+  it("shows a row all the while", async () => {
+    const seen: (string | null)[] = [];
+    let look = async () => {};
+    const { hear, order, delivery, rebuild, http } = await shop({
+      through: (sidecar) => ({
+        ...sidecar,
+        store: {
+          ...sidecar.store,
+          save: async (...args) => {
+            await look();
+            await sidecar.store.save(...args);
+            await look();
+          },
+          delete: async (...args) => {
+            await sidecar.store.delete(...args);
+            await look();
+          },
+        },
+      }),
+    });
+    await hear(1, "OrderPlaced");
+    order(1);
+    delivery(1, "DeliveryStarted");
+    look = async () => {
+      const { status, body } = await http("GET", "/orderStatuses/1");
+      seen.push(status === 200 ? String(body.deliveryStatus) : null);
+    };
+    await rebuild();
+    assert.deepEqual([...new Set(seen)], ["null", "DeliveryStarted"]);
+  });
+
+  it("does nothing while a service does not answer, and says which", async () => {
+    for (const app of asking) {
+      const { dapr, hear, order, http, raw } = await shop();
+      await hear(1, "OrderPlaced");
+      order(1, { qty: 5 });
+      const before = structuredClone(raw);
+      dapr.down.add(app);
+      const answer = await http("POST", "/rebuilds", { from: 1, to: 128 });
+      const problem = assertProblem(answer, 503, "unavailable");
+      assert.equal(String(problem.service), app);
+      assert.equal(answer.headers["retry-after"], "2");
+      assert.deepEqual(raw, before);
+    }
+  });
+
+  it("believes no answer that says nothing", async () => {
+    for (const [status, body] of [
+      ...[undefined, {}, { records: [{ orderId: 1 }] }].map((body) => [200, body] as const),
+      [500, { records: [], last: 0 }] as const,
+    ]) {
+      const { dapr, http } = await start();
+      for (const app of asking)
+        dapr.join(app, {
+          topics: [],
+          call: async () => ({ status, headers: {}, body }),
+          deliver: async () => "SUCCESS",
+        });
+      assertProblem(await http("POST", "/rebuilds", { from: 1, to: 1 }), 503, "unavailable");
+    }
+  });
+
+  it("adds no order to a list that it is on, however far back", async () => {
+    const { hear, order, rebuild, found, raw } = await shop();
+    for (const id of numbers(1, 450)) {
+      await hear(id, "OrderPlaced");
+      order(id);
+    }
+    const index = () => structuredClone([...raw].filter(([key]) => String(key).startsWith("index:")));
+    const before = index();
+    for (const from of [1, 129, 257, 385]) assert.equal((await rebuild(from, from + 127)).unlisted, 0);
+    assert.deepEqual(index(), before);
+    // One page of one of the two lists is gone.
+    const page = [...raw.keys()].find((key) => /^index:customer:.*\/0$/.test(String(key)));
+    raw.delete(String(page));
+    assert.equal((await found("customerId=cust1")).total, 250);
+    let unlisted = 0;
+    for (const from of [1, 129, 257, 385]) unlisted += (await rebuild(from, from + 127)).unlisted ?? 0;
+    assert.equal(unlisted, 200);
+    assert.deepEqual((await found("customerId=cust1&size=1000")).ids, numbers(1, 450).reverse());
+  });
+
+  it("leaves on no list what its row says is somebody else's", async () => {
+    const { hear, order, rebuild, found, raw } = await shop();
+    await hear(1, "OrderPlaced");
+    await hear(2, ["OrderPlaced", { customerId: "cust2" }]);
+    order(1);
+    order(2, { customerId: "cust2" });
+    const lists = [...raw].filter(([key]) => String(key).startsWith("index:customer:"));
+    for (const [key, { value }] of lists as [string, { value: { state: object } }][])
+      raw.set(key, { value: { ...value, state: { orderIds: [1, 2], pages: 0 } }, etag: "spoilt" });
+    await rebuild();
+    assert.deepEqual((await found("customerId=cust1")).ids, [1]);
+    assert.deepEqual(await found("customerId=cust2"), { ids: [2], total: 1 });
+  });
+
+  it("takes a range of orders, and nothing else", async () => {
+    const { http } = await shop();
+    const wrong: [unknown, string[]][] = [
+      [{}, ["from", "to"]],
+      [{ from: 1 }, ["to"]],
+      [{ from: 0, to: 5 }, ["from"]],
+      [{ from: "x", to: 5 }, ["from"]],
+      [{ from: 5, to: 4 }, ["to"]],
+      [{ from: 1, to: 129 }, ["to"]],
+      [{ from: 1, to: 1e300 }, ["to"]],
+    ];
+    for (const [body, fields] of wrong) {
+      const problem = assertProblem(await http("POST", "/rebuilds", body), 422, "invalid-field");
+      const errors = problem.errors as unknown as { field: string }[];
+      assert.deepEqual([...new Set(errors.map(({ field }) => field))], fields, JSON.stringify(body));
+    }
+    assertProblem(await http("POST", "/rebuilds", "{"), 415, "unsupported-media-type");
+    const headers = { "content-type": "application/json" };
+    assertProblem(await http("POST", "/rebuilds", "{", headers), 400, "malformed-json");
+    assertProblem(await http("GET", "/rebuilds"), 405, "method-not-allowed");
+  });
+});

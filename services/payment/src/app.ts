@@ -119,6 +119,12 @@ export class Payments {
     return this.records.page(PAYMENT, { ...request, visible: isVisible });
   }
 
+  /** Those of these that are anybody's, by id. */
+  async recorded(ids: readonly number[]): Promise<[id: number, Payment][]> {
+    const found = await this.records.loadMany(PAYMENT, ids);
+    return [...found].filter(([, payment]) => isVisible(payment)).map(([id, one]) => [Number(id), one]);
+  }
+
   private async approve(
     due: Due,
     cause: Cause,

@@ -11,6 +11,7 @@ import {
   idOf,
   itemOf,
   number,
+  onRecord,
   optional,
   patch,
   post,
@@ -111,6 +112,9 @@ export function routes(payments: Payments, dialects: Dialects): Route[] {
         body: resource(`/payments/${id}/history`, { _embedded: { history: payment.history } }),
       };
     }),
+    onRecord(async (ids) => ({
+      records: (await payments.recorded(ids)).map(([id, payment]) => represent(id, payment)),
+    })),
     ...collection<Payment>(ways, source),
   ];
 }

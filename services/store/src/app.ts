@@ -58,6 +58,10 @@ export class StoreOrders {
     return this.records.page(TICKET, request);
   }
 
+  async recorded(ids: readonly number[]): Promise<[id: number, Ticket][]> {
+    return [...(await this.records.loadMany(TICKET, ids))].map(([id, ticket]) => [Number(id), ticket]);
+  }
+
   private async command(id: number, decide: Decide): Promise<Ticket> {
     const state = await this.change(id, { command: crypto.randomUUID() }, decide);
     if (state === undefined) throw notFound("storeOrder", id);

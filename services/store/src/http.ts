@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { Dialects } from "#kit/dialects.js";
-import { check, collection, commands, type Route, type Source } from "#kit/http.js";
+import { check, collection, commands, onRecord, type Route, type Source } from "#kit/http.js";
 import type { StoreOrders } from "./app.js";
 import type { Ticket } from "./domain.js";
 
@@ -35,6 +35,9 @@ export function routes(store: StoreOrders, dialects: Dialects): Route[] {
       complete: (id) => store.completeMaking(id),
       confirmcancel: (id) => store.confirmCancel(id),
     }),
+    onRecord(async (ids) => ({
+      records: (await store.recorded(ids)).map(([id, ticket]) => represent(id, ticket)),
+    })),
     ...collection<Ticket>(ways, source),
   ];
 }

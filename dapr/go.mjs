@@ -1,0 +1,158 @@
+/**
+ * The programs that are built with Go: Dapr's sidecar, and a stand-in for mongod. A part of the set-up (./setup.mjs), with
+ * nothing installed yet.
+ */
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { alone, cacheDirectory, hash, root, run, SetupError, step } from "./steps.mjs";
+
+/** From this version on, Go fetches by itself the newer toolchain that a module asks for. */
+export const oldestGo = "1.21";
+
+export const firstMatch = (text, pattern) => pattern.exec(text ?? "")?.[1];
+
+/** Compares the numbers of two dotted versions. */
+export function newEnough(version, oldest) {
+  const numbers = (text) => text.split(".").map((part) => Number.parseInt(part, 10) || 0);
+  const [have, need] = [numbers(version), numbers(oldest)];
+  for (let i = 0; i < need.length; i++) if (have[i] !== need[i]) return (have[i] ?? 0) > need[i];
+  return true;
+}
+
+/** The installed Go, and how new it must be: one that may not switch its toolchain has to suit go.mod by itself. */
+export function goFacts(modules) {
+  // Asked outside the module: inside, Go may already switch to, or fetch, the toolchain named in go.mod.
+  const { stdout } = spawnSync("go", ["env", "GOVERSION", "GOTOOLCHAIN"], {
+    cwd: tmpdir(),
+    encoding: "utf8",
+  });
+  const [version, toolchain] = (stdout ?? "").trim().split("\n");
+  const needed = (module) => (toolchain === "local" ? firstMatch(goModOf(module), /^go (\S+)/m) : oldestGo);
+  return {
+    go: firstMatch(version, /go(\d+\.\d+\S*)/),
+    goNeeded: Object.fromEntries(modules.map((module) => [module.name, needed(module)])),
+  };
+}
+
+const goModOf = ({ directory }) => readFileSync(join(root, directory, "go.mod"), "utf8");
+const daprVersion = () => firstMatch(goModOf(sidecar), /github\.com\/dapr\/dapr v(\S+)/);
+
+/** The path of what this version of a Go module's sources gives: the cache keeps one per hash of them. */
+const cached = (label, directory, files) =>
+  join(
+    cacheDirectory(),
+    `${label}-${hash(...files.map((file) => readFileSync(join(root, directory, file)))).slice(0, 12)}`,
+  );
+
+export const sidecar = {
+  name: "daprd",
+  directory: "dapr/tools",
+  target() {
+    const files = ["go.mod", "go.sum", "daprd/main.go", ...patches().map((file) => `patches/${file}`)];
+    return join(cached(`daprd-${daprVersion()}`, this.directory, files), "daprd");
+  },
+  step: "building daprd, the Dapr sidecar (only once, takes some minutes)",
+  flags: async (temporary) => ["-tags", "stablecomponents", "-modfile", await patched(temporary)],
+  linkerFlags: () => ` -X github.com/dapr/dapr/pkg/buildinfo.version=${daprVersion()}`,
+  package: "./daprd",
+};
+
+/** Patches to Dapr: dapr/tools/patches/README.md. */
+const patches = () =>
+  readdirSync(join(root, sidecar.directory, "patches"))
+    .filter((file) => file.endsWith(".json"))
+    .sort();
+
+/**
+ * Writes a copy of Dapr's module with the patches, and answers the go.mod that uses it. (`go build -overlay` would be
+ * simpler, but Go allows it for no file of its module cache.)
+ */
+async function patched(temporary) {
+  const here = join(root, sidecar.directory);
+  const about = await run("go", ["mod", "download", "-json", "github.com/dapr/dapr"], { cwd: here });
+  const original = JSON.parse(`"${firstMatch(about, /"Dir": "(.*)"/)}"`);
+  const copy = join(temporary, "dapr");
+  copyFolder(original, copy, ["tests", "docs", "img"]); // without what no build uses
+  for (const patch of patches()) {
+    const { file, find, replace } = JSON.parse(readFileSync(join(here, "patches", patch), "utf8"));
+    const path = join(copy, file);
+    const parts = readFileSync(path, "utf8").split(find);
+    if (parts.length !== 2)
+      throw new SetupError(
+        `dapr/tools/patches/${patch} does not fit ${file} of Dapr ${daprVersion()}: what it replaces is there ${parts.length - 1} times.`,
+      );
+    chmodSync(path, 0o644); // in the module cache all is read-only
+    writeFileSync(path, parts.join(replace));
+  }
+  const modfile = join(temporary, "go.mod");
+  writeFileSync(modfile, `${goModOf(sidecar)}\nreplace github.com/dapr/dapr => ${JSON.stringify(copy)}\n`);
+  copyFileSync(join(here, "go.sum"), join(temporary, "go.sum"));
+  return modfile;
+}
+
+/** Unlike cpSync it makes folders that can be removed again: those of the module cache are read-only. */
+function copyFolder(from, to, without = []) {
+  mkdirSync(to);
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const [source, copy] = [join(from, entry.name), join(to, entry.name)];
+    if (without.includes(entry.name)) continue;
+    if (entry.isDirectory()) copyFolder(source, copy);
+    else copyFileSync(source, copy);
+  }
+}
+
+export const standIn = {
+  name: "mongodb",
+  directory: "dapr/tools/mongodb",
+  target() {
+    const sources = readdirSync(join(root, this.directory)).filter((file) => /(?<!_test)\.go$/.test(file));
+    return join(
+      cached("mongodb-standin", this.directory, ["go.mod", "go.sum", ...sources.sort()]),
+      "mongodb-standin",
+    );
+  },
+  said: "no mongod here: building a stand-in for development and tests (FerretDB), only once",
+  step: "building the stand-in for mongod",
+  flags: async () => [],
+  linkerFlags: () => "",
+  package: ".",
+};
+
+/** Builds a Go program into the cache, unless it is there, and answers its path. */
+export async function build(module) {
+  const target = module.target();
+  const unfinished = `${dirname(target)}.${process.pid}`;
+  const temporary = `${unfinished}.sources`;
+  const work = async () => {
+    try {
+      mkdirSync(temporary, { recursive: true });
+      const args = ["build", "-trimpath", ...(await module.flags(temporary))];
+      args.push("-ldflags", `-s -w${module.linkerFlags()}`, "-o", join(unfinished, basename(target)));
+      await run("go", [...args, module.package], {
+        cwd: join(root, module.directory),
+        env: { CGO_ENABLED: "0" },
+      });
+      renameSync(unfinished, dirname(target));
+    } finally {
+      for (const directory of [unfinished, temporary]) rmSync(directory, { recursive: true, force: true });
+    }
+  };
+  await alone(module.name, async () => {
+    if (existsSync(target)) return;
+    if (module.said) console.log(module.said);
+    await step(module.step, work);
+  });
+  return target;
+}
