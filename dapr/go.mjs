@@ -76,18 +76,16 @@ const patches = () =>
     .sort();
 
 /**
- * Writes a copy of Dapr's module with the patches, and answers the go.mod that uses it. (`go build -overlay` would be
+ * Writes copies of the modules that have patches, patched, and answers the go.mod that uses them. (`go build -overlay` would be
  * simpler, but Go allows it for no file of its module cache.)
  */
 async function patched(temporary) {
   const here = join(root, sidecar.directory);
-  const about = await run("go", ["mod", "download", "-json", "github.com/dapr/dapr"], { cwd: here });
-  const original = JSON.parse(`"${firstMatch(about, /"Dir": "(.*)"/)}"`);
-  const copy = join(temporary, "dapr");
-  copyFolder(original, copy, ["tests", "docs", "img"]); // without what no build uses
+  const copies = {};
   for (const patch of patches()) {
-    const { file, find, replace } = JSON.parse(readFileSync(join(here, "patches", patch), "utf8"));
-    const path = join(copy, file);
+    const { module, file, find, replace } = JSON.parse(readFileSync(join(here, "patches", patch), "utf8"));
+    copies[module] ??= await copyModule(module, join(temporary, basename(module)), here);
+    const path = join(copies[module], file);
     const parts = readFileSync(path, "utf8").split(find);
     if (parts.length !== 2)
       throw new SetupError(
@@ -96,10 +94,21 @@ async function patched(temporary) {
     chmodSync(path, 0o644); // in the module cache all is read-only
     writeFileSync(path, parts.join(replace));
   }
+  const replaced = Object.entries(copies).map(
+    ([module, copy]) => `replace ${module} => ${JSON.stringify(copy)}\n`,
+  );
   const modfile = join(temporary, "go.mod");
-  writeFileSync(modfile, `${goModOf(sidecar)}\nreplace github.com/dapr/dapr => ${JSON.stringify(copy)}\n`);
+  writeFileSync(modfile, `${goModOf(sidecar)}\n${replaced.join("")}`);
   copyFileSync(join(here, "go.sum"), join(temporary, "go.sum"));
   return modfile;
+}
+
+/** @param cwd a folder of the Go module that asks for it */
+async function copyModule(module, copy, cwd) {
+  const about = await run("go", ["mod", "download", "-json", module], { cwd });
+  const original = JSON.parse(`"${firstMatch(about, /"Dir": "(.*)"/)}"`);
+  copyFolder(original, copy, ["tests", "docs", "img"]); // without what no build uses
+  return copy;
 }
 
 /** Unlike cpSync it makes folders that can be removed again: those of the module cache are read-only. */

@@ -63,13 +63,11 @@ export type BrokerFolder = "embedded" | "rabbitmq";
 export interface BrokerFeatures {
   /** What was published before an app's first start is there for it. */
   keepsForLater: boolean;
-  /** What was said to be published outlives a kill -9 of the broker. */
-  survivesKill: boolean;
 }
 
 export const brokerFeatures: Record<BrokerFolder, BrokerFeatures> = {
-  embedded: { keepsForLater: true, survivesKill: true },
-  rabbitmq: { keepsForLater: false, survivesKill: false },
+  embedded: { keepsForLater: true },
+  rabbitmq: { keepsForLater: false },
 };
 
 /** The rows of the tables in docs/backends.md. */
@@ -86,5 +84,4 @@ export const storeRows: Record<keyof StoreFeatures, string> = {
 
 export const brokerRows: Record<keyof BrokerFeatures, string> = {
   keepsForLater: "an app that comes later hears what was said before",
-  survivesKill: "what was said to be published outlives a `kill -9` of the broker",
 };

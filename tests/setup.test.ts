@@ -390,9 +390,17 @@ describe("the set-up", () => {
     const dapr = join(temporary, "dapr-module");
     const built = join(temporary, "built-module");
     const patchFile = "dapr/tools/patches/app-pipeline.json";
-    const patch: Record<"file" | "find" | "replace", string> = JSON.parse(
-      readFileSync(join(root, patchFile), "utf8"),
-    );
+    type Patch = Record<"module" | "file" | "find" | "replace", string>;
+    const patches: Patch[] = readdirSync(join(root, "dapr/tools/patches"))
+      .filter((name) => name.endsWith(".json"))
+      .map((name) => JSON.parse(readFileSync(join(root, "dapr/tools/patches", name), "utf8")));
+    const patch: Patch = JSON.parse(readFileSync(join(root, patchFile), "utf8"));
+    /** What a file has that patches are for, before or after they are applied. */
+    const sourceOf = (file: string, which: "find" | "replace") =>
+      `before\n${patches
+        .filter((one) => one.file === file)
+        .map((one) => one[which])
+        .join("between\n")}after\n`;
     const calls = () => readFileSync(join(bin, "calls"), "utf8").trim().split("\n");
     /** A stand-in for a program: writes down its arguments, then runs `body`. */
     const fake = (file: string, name: string, body: string) =>
@@ -431,7 +439,7 @@ describe("the set-up", () => {
         "const { DAPRD, REDIS_SERVER, MONGOD, MYSQL_SERVER } = process.env;\n" +
           "console.log(process.argv.slice(2).join(), DAPRD, REDIS_SERVER, MONGOD, MYSQL_SERVER);",
       );
-      write(join(dapr, patch.file), `before\n${patch.find}after\n`);
+      for (const { file } of patches) write(join(dapr, file), sourceOf(file, "find"));
       write(join(dapr, "tests/large.go"), "");
       // The module that daprd is built from is kept for a look, as the set-up removes it.
       const goBody = `if (args[0] === "env") console.log("go1.26.8\\nauto");
@@ -439,8 +447,8 @@ describe("the set-up", () => {
         else touch(args[args.indexOf("-o") + 1]);
         const modfile = args[args.indexOf("-modfile") + 1];
         if (args.includes("-modfile")) {
-          const [, copy] = /^replace github.com.dapr.dapr => "(.*)"$/m.exec(fs.readFileSync(modfile, "utf8"));
-          fs.cpSync(copy, "${built}", { recursive: true });
+          for (const [, module, copy] of fs.readFileSync(modfile, "utf8").matchAll(/^replace (github.com.dapr.\\S+) => "(.*)"$/gm))
+            fs.cpSync(copy, path.join("${built}", module), { recursive: true });
           fs.cpSync(path.join(path.dirname(modfile), "go.sum"), "${built}/go.sum");
         }`;
       fake(join(bin, "go"), "go", goBody);
@@ -474,9 +482,10 @@ describe("the set-up", () => {
     });
 
     it("builds daprd with our patches", () => {
-      assert.equal(readFileSync(join(built, patch.file), "utf8"), `before\n${patch.replace}after\n`);
+      for (const { module, file } of patches)
+        assert.equal(readFileSync(join(built, module, file), "utf8"), sourceOf(file, "replace"));
       assert.deepEqual(readFileSync(join(built, "go.sum")), readFileSync(join(root, "dapr/tools/go.sum")));
-      assert.equal(existsSync(join(built, "tests")), false);
+      assert.equal(existsSync(join(built, patch.module, "tests")), false);
     });
 
     it("leaves nothing but the programs in the cache", () => {

@@ -748,32 +748,34 @@ export function busSuite(
         };
         const publishers = Promise.all(Array.from({ length: 8 }, publisher));
         await until(() => confirmed.length > 200, "some are published", 30_000);
-        const before = confirmed.length;
         killed = true;
         await bus.away?.();
-        const beforeFailure = confirmed.length;
         await until(() => failures >= 8, "all have been told that it is away", 30_000);
         const began = performance.now();
         await assert.rejects(publish(message()), Unavailable);
         // Two calls may be waited for: one that was under way, and one's own.
         assert.ok(performance.now() - began < 2 * TOLD_WITHIN_MS, "and soon");
-        const uncertain = features.survivesKill ? [] : confirmed.slice(before);
-        assert.ok(beforeFailure >= before);
-        const then = confirmed.length;
         await bus.back?.();
         await publishers;
         await bus.up("delivery-0");
-        const promised = confirmed.filter((event, n) => n >= then || !uncertain.includes(event));
-        for (const event of promised) for (const app of ["store", "delivery"]) await received(event, app);
+        for (const event of confirmed) for (const app of ["store", "delivery"]) await received(event, app);
       });
 
       it(`has for a later listener what came before: ${told(features.keepsForLater)}`, async () => {
         const topic = "StampsDeducted";
-        const [first, next] = [cloudEvent(topic, {}, newKey()), cloudEvent(topic, {}, newKey())];
+        const first = cloudEvent(topic, {}, newKey());
         await bus.publisher.publish(topic, [first]);
         const heard = (await bus.listen?.(topic)) ?? [];
-        await bus.publisher.publish(topic, [next]);
-        await until(() => heard.includes(next.id), "the later one is heard", 30_000);
+        // Its sidecar has asked what to listen to; it begins a moment later, and where nothing is kept, what comes before is gone.
+        const later: string[] = [];
+        const beforeLong = performance.now() + 30_000;
+        while (!later.some((id) => heard.includes(id))) {
+          assert.ok(performance.now() < beforeLong, "waited in vain until a later one is heard");
+          const next = cloudEvent(topic, {}, newKey());
+          later.push(next.id);
+          await bus.publisher.publish(topic, [next]);
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
         if (features.keepsForLater)
           await until(() => heard.includes(first.id), "the earlier one is heard", 30_000);
         else assert.ok(!heard.includes(first.id));
