@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { SingleBar } from "cli-progress";
 import { z } from "zod";
 import { readShop } from "#kit/shop.js";
+import { command } from "./command.js";
 import { migrationJournal, root, type Servers, StartError, startServers } from "./runner.js";
 import { Passwords, type Resolved } from "./secrets.js";
 import { kindOf, serversFor } from "./servers.js";
@@ -519,30 +520,11 @@ function tellTheEnd(
   );
 }
 
-async function main(): Promise<void> {
-  const began = performance.now();
-  let options: Options | "help";
-  try {
-    options = parseOptions(process.argv.slice(2));
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${usage}`);
-    process.exitCode = 2;
-    return;
-  }
-  if (options === "help") return console.log(usage);
-  let isStopping = false;
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
-    process.once(signal, () => {
-      isStopping = true;
-      console.log("\nstopping; the same command goes on from here");
-    });
-  try {
-    process.exitCode = (await migrate(options, began)) ? 0 : 1;
-  } catch (error) {
-    if (isStopping) return; // the guard ends this process, and what fails meanwhile fails because of that
-    console.error(error instanceof StartError ? error.message : error);
-    process.exitCode = 1;
-  }
-}
-
-await main();
+await command(
+  usage,
+  parseOptions,
+  async (options) => {
+    process.exitCode = (await migrate(options, performance.now())) ? 0 : 1;
+  },
+  "stopping; the same command goes on from here",
+);

@@ -7,9 +7,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Presets, SingleBar } from "cli-progress";
 import { z } from "zod";
+import { command } from "./command.js";
 import { identity } from "./processes.js";
 import { root } from "./runner.js";
-import { readTopology } from "./topology.js";
+import { readTopology, StartError } from "./topology.js";
 
 const usage = `Usage: npm run rebuild-view -- [options]
 
@@ -19,7 +20,7 @@ const usage = `Usage: npm run rebuild-view -- [options]
   --help       show this`;
 
 /** A reason to give up that a person can do something about: shown as it is. */
-class RebuildError extends Error {}
+class RebuildError extends StartError {}
 
 interface Options {
   data: string;
@@ -224,23 +225,6 @@ async function rebuild(urls: string[], waitMs: number): Promise<string> {
   ].join("");
 }
 
-async function main(): Promise<void> {
-  let options: Options | "help";
-  try {
-    options = parseOptions(process.argv.slice(2));
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${usage}`);
-    process.exitCode = 2;
-    return;
-  }
-  if (options === "help") return console.log(usage);
-  try {
-    console.log(await rebuild(await findShop(options), options.waitMs));
-  } catch (error) {
-    if (!(error instanceof RebuildError)) throw error;
-    console.error(error.message);
-    process.exitCode = 1;
-  }
-}
-
-await main();
+await command(usage, parseOptions, async (options) => {
+  console.log(await rebuild(await findShop(options), options.waitMs));
+});

@@ -3,7 +3,8 @@ import { existsSync } from "node:fs";
 import { delimiter, join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
-import { StartError, type StartOptions, type System, startSystem } from "./runner.js";
+import { command } from "./command.js";
+import { type StartOptions, type System, startSystem } from "./runner.js";
 
 const usage = `Usage: npm start -- [options]
 
@@ -81,28 +82,15 @@ function commands({ gateway }: System): string {
 const onPath = (program: string) =>
   (process.env.PATH ?? "").split(delimiter).some((directory) => existsSync(join(directory, program)));
 
-async function main(): Promise<void> {
-  const began = performance.now();
-  let options: StartOptions | "help";
-  try {
-    options = parseOptions(process.argv.slice(2));
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${usage}`);
-    process.exitCode = 2;
-    return;
-  }
-  if (options === "help") return console.log(usage);
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
-    process.once(signal, () => console.log("\nstopping …"));
-  try {
+await command(
+  usage,
+  parseOptions,
+  async (options) => {
+    const began = performance.now();
     const system = await startSystem({ ...options, onEvent: (message) => console.log(message) });
     console.log(table(system));
     console.log(`\nTry, in another terminal:\n${commands(system)}\n`);
     console.log(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s; Ctrl-C stops`);
-  } catch (error) {
-    console.error(error instanceof StartError ? error.message : error);
-    process.exitCode = 1;
-  }
-}
-
-await main();
+  },
+  "stopping …",
+);

@@ -1,6 +1,7 @@
 /** `npm run scenario`: performs scenarios for a person who watches. */
 import { join } from "node:path";
 import { parseArgs, styleText } from "node:util";
+import { command } from "#dapr/command.js";
 import { StartError } from "#dapr/runner.js";
 import { nameOf, Performance, readScenario, type Scenario, scenarioNames } from "./scenario.js";
 
@@ -103,26 +104,17 @@ async function play(scenario: Scenario, { ports, backend }: Options): Promise<bo
 const seconds = (since: number) => `${((performance.now() - since) / 1000).toFixed(1)} s`;
 const indented = (text: string) => text.replace(/^/gm, "     ");
 
-async function main(): Promise<void> {
-  let options: Options | "help";
-  try {
-    options = parseOptions(process.argv.slice(2));
-  } catch (error) {
-    console.error(`${(error as Error).message}\n\n${usage}`);
-    process.exitCode = 2;
-    return;
-  }
-  if (options === "help") return console.log(usage);
-  if (options.list) return console.log(listing());
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
-    process.once(signal, () => console.log("\nstopping …"));
-  try {
-    const scenarios = options.names.map(readScenario); // what is wrong in any of them is said before one begins
-    for (const scenario of scenarios) if (!(await play(scenario, options))) process.exitCode = 1;
-  } catch (error) {
-    console.error(error instanceof StartError ? error.message : (error as Error).message);
-    process.exitCode = 1;
-  }
-}
-
-await main();
+await command(
+  usage,
+  parseOptions,
+  async (options) => {
+    if (options.list) return console.log(listing());
+    try {
+      const scenarios = options.names.map(readScenario); // what is wrong in any of them is said before one begins
+      for (const scenario of scenarios) if (!(await play(scenario, options))) process.exitCode = 1;
+    } catch (error) {
+      throw new StartError((error as Error).message); // whatever it is, it is for who wrote the scenario
+    }
+  },
+  "stopping …",
+);

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,16 +227,20 @@ func newObjectID() wirebson.ObjectID {
 	return id
 }
 
-func (d *database) compileUpdate(u *wirebson.Document) (writeOne, error) {
+// compileQuery compiles the filter "q" of an update or a delete, which may have these fields besides; what has
+// others is FerretDB's to do.
+func compileQuery(u *wirebson.Document, others ...string) (*filter, error) {
 	for name := range u.All() {
-		switch name {
-		case "q", "u", "upsert", "multi", "hint", "comment":
-		default:
+		if name != "q" && name != "hint" && name != "comment" && !slices.Contains(others, name) {
 			return nil, errForward
 		}
 	}
 	query, _ := u.Get("q").(*wirebson.Document)
-	f, err := compileFilter(query)
+	return compileFilter(query)
+}
+
+func (d *database) compileUpdate(u *wirebson.Document) (writeOne, error) {
+	f, err := compileQuery(u, "u", "upsert", "multi")
 	if err != nil {
 		return nil, err
 	}
@@ -314,15 +319,7 @@ func (d *database) matching(ctx context.Context, tx querier, t *table, f *filter
 }
 
 func (d *database) compileDelete(u *wirebson.Document) (writeOne, error) {
-	for name := range u.All() {
-		switch name {
-		case "q", "limit", "hint", "comment":
-		default:
-			return nil, errForward
-		}
-	}
-	query, _ := u.Get("q").(*wirebson.Document)
-	f, err := compileFilter(query)
+	f, err := compileQuery(u, "limit")
 	if err != nil {
 		return nil, err
 	}

@@ -68,6 +68,11 @@ func (f *filter) compile(query *wirebson.Document, conjunct bool) (matcher, erro
 			all = append(all, m)
 		}
 	}
+	return matchAll(all), nil
+}
+
+// matchAll matches the documents that all of them match.
+func matchAll(all []matcher) matcher {
 	return func(doc *wirebson.Document) bool {
 		for _, m := range all {
 			if !m(doc) {
@@ -75,7 +80,7 @@ func (f *filter) compile(query *wirebson.Document, conjunct bool) (matcher, erro
 			}
 		}
 		return true
-	}, nil
+	}
 }
 
 func (f *filter) compileField(name string, value any, conjunct bool) (matcher, error) {
@@ -155,14 +160,7 @@ func (f *filter) compileField(name string, value any, conjunct bool) (matcher, e
 		}
 		all = append(all, m)
 	}
-	return func(doc *wirebson.Document) bool {
-		for _, m := range all {
-			if !m(doc) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return matchAll(all), nil
 }
 
 func (f *filter) compileOperator(name, operator string, operand any, conjunct bool) (matcher, error) {
