@@ -52,8 +52,9 @@ function table(system: System): string {
     chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" }, // no lines between rows
   });
   const all = system.processes();
-  for (const { name, kind, port, pid, log } of all) {
-    if (kind === "sidecar") continue;
+  const servers = all.filter(({ kind }) => kind === "server");
+  const apps = all.filter(({ kind }) => kind === "app").sort((one, other) => one.port - other.port);
+  for (const { name, port, pid, log } of [...servers, ...apps]) {
     const sidecar = all.find((candidate) => candidate.name === `${name}-sidecar`);
     rows.push([name, port, sidecar?.port ?? "", pid ?? "", relative(process.cwd(), log)]);
   }
