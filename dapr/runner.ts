@@ -109,12 +109,7 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
   const data = resolve(options.data ?? join(root, "data", rules.isUsual ? "" : (rules.shop?.name ?? "")));
   const list = instances(topology, options.replicas ?? {}, offset);
 
-  for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
-  lock(data);
-  const system = new LocalSystem(list, data, offset, options.onEvent ?? (() => {}));
-  guard(system);
-  try {
-    await system.endLeftovers();
+  return alone(list, data, options, async (system) => {
     checkMoves(data);
     const rendered = render(topology, join(data, "run"), offset);
     checkBindings(rules.shop, rendered);
@@ -139,10 +134,7 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
     await system.waitReady();
     await Promise.all(list.map((instance) => system.announce(instance)));
     return system;
-  } catch (error) {
-    await system.stop();
-    throw error;
-  }
+  });
 }
 
 /** The servers of some backends, running without a shop. */
@@ -161,12 +153,7 @@ export async function startServers(
 ): Promise<Servers> {
   const offset = options.ports ?? 0;
   const data = resolve(options.data ?? join(root, "data"));
-  for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
-  lock(data);
-  const system = new LocalSystem([], data, offset, options.onEvent ?? (() => {}));
-  guard(system);
-  try {
-    await system.endLeftovers();
+  return alone([], data, options, async (system) => {
     const passwords = new Passwords(data);
     const file = options.topology ?? join(root, "dapr", "dapr.yaml");
     const backends = options.backends.map((backend) => {
@@ -175,6 +162,23 @@ export async function startServers(
     });
     await system.startServers(serversFor(backends.flat(), data, passwords, offset), []);
     return { backends, stop: () => system.stop() };
+  });
+}
+
+/** Starts what `begin` starts with the data directory to itself. If that fails, nothing of it keeps running. */
+async function alone<T>(
+  list: Instance[],
+  data: string,
+  { ports = 0, onEvent = () => {} }: Pick<StartOptions, "ports" | "onEvent">,
+  begin: (system: LocalSystem) => Promise<T>,
+): Promise<T> {
+  for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
+  lock(data);
+  const system = new LocalSystem(list, data, ports, onEvent);
+  guard(system);
+  try {
+    await system.endLeftovers();
+    return await begin(system);
   } catch (error) {
     await system.stop();
     throw error;

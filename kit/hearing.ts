@@ -21,6 +21,7 @@ export function keepHearing(
   log: Logger,
   times: Partial<typeof HEARING> = {},
 ): () => void {
+  if (topics.length === 0) return () => undefined; // nothing to miss
   const { every, patience } = { ...HEARING, ...times };
   let deafSince: number | undefined;
   const look = async () => {
