@@ -68,7 +68,8 @@ describe("a service that stops listening", () => {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     assert.equal((await ask(port, agent)).connection, "keep-alive");
     const drained = listening.drain(200);
-    for (let i = 0; i < 5; i++) assert.deepEqual(await ask(port, agent), { body: "hello", connection: "close" });
+    for (let i = 0; i < 5; i++)
+      assert.deepEqual(await ask(port, agent), { body: "hello", connection: "close" });
     await drained;
     await refused(port);
     agent.destroy();
