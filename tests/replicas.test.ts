@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import { get } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { createClient } from "redis";
@@ -195,6 +196,23 @@ describe("a rolling restart", () => {
       return status === 201;
     });
     await audit();
+  });
+});
+
+describe("a gateway that is killed", () => {
+  it("refuses nobody: who comes while it is away waits, and is served", async () => {
+    const [gateway] = running("gateway");
+    assert.ok(gateway);
+    await shop.system.kill(gateway.name);
+    const status = await new Promise((resolve, reject) => {
+      const asked = get(`${shop.system.gateway}/products`, { agent: false }, (answer) => {
+        answer.resume();
+        resolve(answer.statusCode);
+      });
+      asked.once("error", reject);
+    });
+    assert.equal(status, 200);
+    assert.equal(running("gateway")[0]?.restarts, 1);
   });
 });
 
