@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import { identity, until } from "#dapr/processes.js";
 import { migrationJournal, root, type StartOptions, type System, startSystem } from "#dapr/runner.js";
 import { instances, readTopology, shiftPorts } from "#dapr/topology.js";
@@ -143,6 +145,124 @@ describe("a running system", () => {
     assert.ok(Date.now() - began < 10_000);
     assert.deepEqual(running.filter(isAlive), []);
     for (const { port } of system.processes()) assert.equal(await listens(port), false);
+  });
+});
+
+describe("the replicas of a running system", () => {
+  const said: string[] = [];
+  const run = promisify(execFile);
+  const npmRun = (command: string, ...args: string[]) =>
+    run(process.execPath, [join(root, `dist/dapr/${command}.js`), ...args]);
+  /** Of each process that is started from now on. */
+  const env: Record<string, string> = {};
+  let system: System;
+  let data: string;
+  const names = () => system.processes().map(({ name }) => name);
+  before(async () => {
+    data = newData();
+    mkdirSync(join(data, "run"), { recursive: true });
+    writeFileSync(join(data, "run", "control.sock"), "left by a runner that was killed");
+    system = await start({ data, env, onEvent: (message) => said.push(message) });
+  });
+  after(() => system.stop());
+
+  it("are replaced by npm run restart, one after another, which says so here and there", async () => {
+    const { stdout } = await npmRun("restart", "pong", "--data", data);
+    assert.match(stdout, /^pong-1 is ready after [\d.]+ s\npong-0 has ended\n$/);
+    assert.deepEqual(said.join("\n"), stdout.trim());
+    assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0", "pong-1-sidecar", "pong-1"]);
+    const asked = await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+    assert.equal(asked.REPLICA, "pong-1");
+    assert.equal(system.url("pong"), `http://127.0.0.1:${ports + 8182}`);
+    const { extended } = await json<Metadata>(`${system.sidecarUrl("pong")}/v1.0/metadata`);
+    assert.equal(extended.appPID, String(system.processes().find(({ name }) => name === "pong-1")?.pid));
+  });
+
+  it("become more and fewer by npm run scale", async () => {
+    const more = await npmRun("scale", "pong=2", "--data", data);
+    assert.match(more.stdout, /^pong-2 is ready after .*\npong runs 2 times\n$/);
+    const none = await npmRun("scale", "pong=0,ping=1", "--data", data);
+    assert.match(none.stdout, /^pong-2 has ended\npong-1 has ended\npong runs 0 times\nping runs once\n$/);
+    assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0"]);
+    await system.scale("pong", 1);
+    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+  });
+
+  it("stay as they are where what is asked makes no sense", async () => {
+    const before = system.processes();
+    for (const [command, asked, answer] of [
+      ["restart", "nonesuch", /^no service "nonesuch"; there are ping, pong, and all/],
+      ["restart", "", /Which services/],
+      ["scale", "nonesuch=1", /^no service "nonesuch"; there are ping, pong/],
+      ["scale", "pong=11", /^pong=11 is not a number from 0 to 10/],
+      ["scale", "pong", /"pong" is not of the form order=3/],
+    ] as const)
+      await assert.rejects(npmRun(command, asked, "--data", data), ({ stderr }: { stderr: string }) => {
+        assert.match(stderr, answer);
+        return true;
+      });
+    assert.deepEqual(system.processes(), before);
+  });
+
+  it("are changed by the owner of the data directory only", async () => {
+    const { mode } = statSync(join(data, "run", "control.sock"));
+    assert.equal(mode & 0o777, 0o600);
+    await assert.rejects(npmRun("restart", "all", "--data", newData()), /No system runs on .*--data DIR/);
+  });
+
+  it("go on as they were where a new one does not get ready", async () => {
+    const [before] = system.processes().filter(({ name }) => name.startsWith("pong"));
+    env.FAULTS = "exit";
+    try {
+      await assert.rejects(system.roll("pong"), /pong-\d failed to start 5 times in a row/);
+    } finally {
+      delete env.FAULTS;
+    }
+    assert.deepEqual(system.processes().filter(({ name }) => name.startsWith("pong"))[0], before);
+    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+  });
+
+  it("end with the system, in the middle of a restart, too", async () => {
+    const rolled = assert.rejects(system.roll("ping"), /stopped while/);
+    await until(() => pids(system).length > 5, 5000);
+    const running = pids(system);
+    await system.stop();
+    await rolled;
+    assert.deepEqual([...running, ...pids(system)].filter(isAlive), []);
+    assert.equal(existsSync(join(data, "run", "control.sock")), false);
+  });
+});
+
+describe("a process that hangs", () => {
+  it("is killed and started again, whatever it is, and each time a little later", async () => {
+    const said: string[] = [];
+    const system = await start({
+      liveness: "timeout=0.3,period=0.2,failures=3",
+      onEvent: (message) => said.push(message),
+    });
+    try {
+      for (const name of ["ping-0", "pong-0-sidecar", "redis", "ping-0"]) {
+        const find = () => system.processes().find((process) => process.name === name);
+        const restarts = find()?.restarts ?? 0;
+        await delay(500); // it has been asked once, and has answered
+        await system.kill(name, "SIGSTOP");
+        assert.ok(await until(() => find()?.restarts === restarts + 1, 10_000), name);
+        await system.waitReady();
+        const [hangs, ended] = said.splice(0);
+        assert.equal(hangs, `${name} runs but has not answered 3 times in a row, and is killed`);
+        assert.match(
+          ended ?? "",
+          new RegExp(`^${name} was ended by SIGKILL and is started again (now|in 0.2 s)`),
+        );
+      }
+    } finally {
+      await system.stop();
+    }
+  });
+
+  it("is given the time that LIVENESS says", async () => {
+    await assert.rejects(start({ liveness: "periods=1" }), /LIVENESS=periods=1 can't be understood/);
+    await assert.rejects(start({ liveness: "failures=0" }), /LIVENESS/);
   });
 });
 

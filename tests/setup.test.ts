@@ -381,7 +381,10 @@ describe("the set-up", () => {
   it("names its commands", () => {
     const { status, stderr } = spawnSync(process.execPath, [setup, "nonesuch"], { encoding: "utf8" });
     assert.equal(status, 1);
-    assert.match(stderr, /usage: .*test\|start\|scenario\|bench\|migrate\|rebuild-view\|reset/);
+    assert.match(
+      stderr,
+      /usage: .*test\|start\|scenario\|bench\|migrate\|rebuild-view\|restart\|scale\|reset/,
+    );
   });
 
   describe("on a machine with Go and a package manager", () => {
@@ -393,7 +396,10 @@ describe("the set-up", () => {
     type Patch = Record<"module" | "file" | "find" | "replace", string>;
     const patches: Patch[] = readdirSync(join(root, "dapr/tools/patches"))
       .filter((name) => name.endsWith(".json"))
-      .map((name) => JSON.parse(readFileSync(join(root, "dapr/tools/patches", name), "utf8")));
+      .map((name) => JSON.parse(readFileSync(join(root, "dapr/tools/patches", name), "utf8")))
+      .flatMap(
+        ({ changes, ...patch }) => changes?.map((change: object) => ({ ...patch, ...change })) ?? patch,
+      );
     const patch: Patch = JSON.parse(readFileSync(join(root, patchFile), "utf8"));
     /** What a file has that patches are for, before or after they are applied. */
     const sourceOf = (file: string, which: "find" | "replace") =>
