@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type ProcessInfo, root, type System } from "#dapr/runner.js";
 import { readShop } from "#kit/shop.js";
-import { disagreements, dumpOf, takenByChannels, waiting } from "./chaos-audit.js";
+import { disagreements, remainsOf, takenByChannels, untold, waiting } from "./chaos-audit.js";
 import { Crowd } from "./chaos-load.js";
 import { type Blow, type How, plan, randomOf } from "./chaos-plan.js";
 import { type Dump, type Facts, violations } from "./invariants.js";
@@ -112,19 +112,20 @@ async function disaster(
     await shop.close(true);
   }
   tell("the shop is closed; opening its stores");
-  const { dump, left = [] } = await dumpOf(backend, data, ports);
+  const { dump, left = [], events } = await remainsOf(backend, data, ports);
   const channels = new Set(rules.notifications.map(({ channel }) => channel));
   const facts = { ...factsOf(), sent: takenByChannels(data, channels), rested: true };
   wrong.push(
     ...crowd.findings,
     ...violations(dump, facts),
+    ...(events === undefined ? [] : untold(dump, events, facts)),
     ...left.map(({ name, messages, waiting }) => `${name}: ${messages} messages, ${waiting} of them wait`),
   );
   return {
     ...{ crowd, struck, lasted, quietAfter, wrong },
     longestGap: longestGap(crowd, began, began + lasted),
     recoveries: recoveriesOf(struck, crowd),
-    counted: countedIn(dump),
+    counted: countedIn(dump, events),
     kept: wrong.length === 0 ? undefined : data,
   };
 }
@@ -225,8 +226,8 @@ function recoveriesOf(struck: readonly Struck[], { created }: Crowd): Report["re
   return recoveries;
 }
 
-/** How many records of each kind there are. */
-function countedIn(dump: Dump): Record<string, number> {
+/** How many records of each kind there are, and how many events. */
+function countedIn(dump: Dump, events: readonly unknown[] | undefined): Record<string, number> {
   const counted: Record<string, number> = {};
   for (const kind of [
     "order",
@@ -242,5 +243,5 @@ function countedIn(dump: Dump): Record<string, number> {
     counted[kind] = [...dump.values()].flatMap((rows) =>
       [...rows.keys()].filter((key) => key.startsWith(`${kind}:`)),
     ).length;
-  return counted;
+  return events === undefined ? counted : { ...counted, event: events.length };
 }
