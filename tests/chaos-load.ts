@@ -29,7 +29,7 @@ const HANG_MS = 40_000;
 /** How long people ask again for one thing, in ms. */
 const INSISTING_MS = 120_000;
 /** Between two things that somebody does, up to so many ms pass. */
-const THINK_MS = 300;
+const THINK_MS = 200;
 /** Owners and customers deal with the newest of the orders. */
 const NEWEST = 150;
 const CUSTOMERS = 40;

@@ -32,6 +32,15 @@ export interface Struck extends Blow {
   ready: number | undefined;
 }
 
+/** How processes of a kind were hit, and how long it took each time, in ms. */
+export interface Recovery {
+  counts: Record<How, number>;
+  /** until the victim did its work again */
+  up: number[];
+  /** until an order that was asked for after the blow was answered with 201 */
+  ordering: number[];
+}
+
 export interface Report {
   crowd: Crowd;
   struck: readonly Struck[];
@@ -39,8 +48,10 @@ export interface Report {
   lasted: number;
   /** longest time without an order being answered with 201, in ms */
   longestGap: number;
-  /** by the victim's kind or server: how it was hit, and the times in ms from each blow to the next order asked for and answered */
-  recoveries: ReadonlyMap<string, { counts: Record<How, number>; times: number[] }>;
+  /** the same, of the times when every process did its work */
+  longestIdle: number;
+  /** by the victim's kind, a server by its name */
+  recoveries: ReadonlyMap<string, Recovery>;
   /** how long it took until all was quiet, in ms */
   quietAfter: number;
   /** what lies in the stores */
@@ -52,7 +63,7 @@ export interface Report {
 }
 
 const SHOP = join(root, "tests", "fixtures", "chaos.yaml");
-const PEOPLE = 8;
+const PEOPLE = 12;
 /** Longest wait for a victim to do its work again, and for all to be quiet, in ms. */
 const QUIET_WITHIN_MS = 180_000;
 /** How long after its end a gateway may still refuse connections: until its next process listens. */
@@ -124,6 +135,7 @@ async function disaster(
   return {
     ...{ crowd, struck, lasted, quietAfter, wrong },
     longestGap: longestGap(crowd, began, began + lasted),
+    longestIdle: longestIdle(crowd, struck, began + lasted),
     recoveries: recoveriesOf(struck, crowd),
     counted: countedIn(dump, events),
     kept: wrong.length === 0 ? undefined : data,
@@ -209,18 +221,33 @@ async function quiet(shop: TestShop, facts: Facts): Promise<string[]> {
 }
 
 function longestGap({ created }: Crowd, began: number, end: number): number {
-  const times = [began, ...created.map(({ ended }) => ended).sort((a, b) => a - b), end];
+  const within = created.map(({ ended }) => ended).filter((at) => at > began && at < end);
+  const times = [began, ...within.sort((a, b) => a - b), end];
   return Math.max(...times.slice(1).map((time, i) => time - (times[i] ?? time)));
 }
 
+/** From when the last victim is up again to when the next one is hit. */
+function longestIdle(crowd: Crowd, struck: readonly Struck[], end: number): number {
+  const [first, ...others] = struck.toSorted((one, other) => one.began - other.began);
+  let longest = 0;
+  let up = first?.ready ?? end;
+  for (const { began, ready } of [...others, { began: end, ready: end }]) {
+    if (began > up) longest = Math.max(longest, longestGap(crowd, up, began));
+    up = Math.max(up, ready ?? end);
+  }
+  return longest;
+}
+
 function recoveriesOf(struck: readonly Struck[], { created }: Crowd): Report["recoveries"] {
-  const recoveries = new Map<string, { counts: Record<How, number>; times: number[] }>();
-  for (const { kind, victim, how, began } of struck) {
+  const recoveries = new Map<string, Recovery>();
+  for (const { kind, victim, how, began, ready } of struck) {
     const name = kind === "server" ? victim : `${kind}s`;
-    const known = recoveries.get(name) ?? { counts: { kill: 0, stop: 0, restart: 0 }, times: [] };
+    const counts = { kill: 0, stop: 0, restart: 0 };
+    const known = recoveries.get(name) ?? { counts, up: [], ordering: [] };
     known.counts[how]++;
+    if (ready !== undefined) known.up.push(ready - began);
     const next = created.filter(({ asked }) => asked > began).map(({ ended }) => ended);
-    if (next.length > 0) known.times.push(next.reduce((a, b) => Math.min(a, b)) - began);
+    if (next.length > 0) known.ordering.push(next.reduce((a, b) => Math.min(a, b)) - began);
     recoveries.set(name, known);
   }
   return recoveries;

@@ -59,23 +59,28 @@ const table = (...head: string[]) =>
     colAligns: ["left", ...head.slice(1).map(() => "right" as const)],
   });
 
-function tell({ crowd, recoveries, longestGap, quietAfter, counted, lasted }: Report): void {
+/** The middle one and the longest, in seconds. */
+function spread(times: readonly number[]): [median: string, most: string] {
+  const sorted = times.toSorted((a, b) => a - b);
+  return [seconds(sorted[sorted.length >> 1] ?? Number.NaN), seconds(sorted.at(-1) ?? Number.NaN)];
+}
+
+function tell({ crowd, recoveries, counted, ...times }: Report): void {
   const load = table("asked", "times", "done", "refused", "503", "no answer");
   for (const [deed, { done, refused, later, none }] of crowd.counts)
     load.push([deed, done + refused + later + none, done, refused, later, none]);
   console.log(`\n${load}`);
-  const hit = table("hit", "kill -9", "stopped", "restarted", "next 201 after, p50 s", "max s");
-  for (const [name, { counts, times }] of recoveries) {
-    const sorted = times.toSorted((a, b) => a - b);
-    const [median = Number.NaN, most = Number.NaN] = [sorted[sorted.length >> 1], sorted.at(-1)];
-    hit.push([name, counts.kill, counts.stop, counts.restart, seconds(median), seconds(most)]);
-  }
+  const hit = table("hit", "kill -9", "stopped", "restarted", "up, p50 s", "max", "next 201, p50 s", "max");
+  for (const [name, { counts, up, ordering }] of recoveries)
+    hit.push([name, counts.kill, counts.stop, counts.restart, ...spread(up), ...spread(ordering)]);
   console.log(String(hit));
   const found = table("in the stores", "");
   for (const [kind, count] of Object.entries(counted)) found.push([kind, count]);
   console.log(String(found));
+  const { longestGap, longestIdle, lasted, quietAfter } = times;
   console.log(
-    `longest time without a 201: ${seconds(longestGap)} s of ${seconds(lasted)} s; quiet ${seconds(quietAfter)} s after the end`,
+    `longest time without a 201: ${seconds(longestGap)} s of ${seconds(lasted)} s, ${seconds(longestIdle)} s of them with all up; ` +
+      `quiet ${seconds(quietAfter)} s after the end`,
   );
 }
 
