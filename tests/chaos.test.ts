@@ -4,9 +4,12 @@ import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, it } from "node:test";
+import { parseShop } from "#kit/shop.js";
+import { type Published, untold } from "./chaos-audit.js";
 import { Crowd } from "./chaos-load.js";
 import { plan, randomOf } from "./chaos-plan.js";
 import { chaos } from "./chaos-run.js";
+import type { Dump } from "./invariants.js";
 
 const PORTS = 7_020;
 
@@ -103,6 +106,41 @@ describe("people in a shop in trouble", () => {
   it("excuse no answer only while the gateway itself is down", async () => {
     assert.match((await found(undefined))[0] ?? "", /no answer/);
     assert.deepEqual(await found(undefined, true), []);
+  });
+});
+
+describe("the events on record", () => {
+  const shop = parseShop(
+    "name: x\ntitle: { en: x, ko: x }\ncatalogue: [{ id: 1, name: TV, price: 1, stock: 9 }]",
+    "x.yaml",
+  );
+  const told: Published[] = [
+    { id: "order/order:1/2/0", type: "OrderPlaced", data: { orderId: 1 } },
+    { id: "payment/payment:1/1/0", type: "PaymentApproved", data: { orderId: 1 } },
+    { id: "inventory/product:1/2/0", type: "StockDecreased", data: { orderId: 1, productId: 1, qty: 2 } },
+    {
+      id: "loyalty/card:tel:010/1/0",
+      type: "StampsEarned",
+      data: { orderId: 1, phoneNumber: "010", qty: 2 },
+    },
+  ];
+  const store = (name: string, key: string, state: object) => [name, new Map([[key, { state }]])] as const;
+  const dump: Dump = new Map([
+    store("orders", "order:1", { status: "OrderPlaced" }),
+    store("payments", "payment:1", { history: [{ what: "PaymentApproved" }] }),
+    store("inventory", "product:1", { stock: 7 }),
+    store("stamps", "card:tel:010", { phoneNumber: "010", stampQty: 2 }),
+  ]);
+  const wrong = (events: Published[]) => untold(dump, events, { shop, promised: [] });
+
+  it("are all published, and nothing else is", () => {
+    assert.deepEqual(wrong(told), []);
+    for (const [i, { type }] of told.entries()) {
+      const sentences = wrong(told.toSpliced(i, 1));
+      assert.equal(sentences.length, 1, `${type} missing: ${sentences}`);
+    }
+    const cancelled: Published = { id: "order/order:1/3/0", type: "OrderCancelled", data: { orderId: 1 } };
+    assert.deepEqual(wrong([...told, cancelled]), ["OrderCancelled of 1 was published, and is not so"]);
   });
 });
 
