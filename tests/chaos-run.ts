@@ -165,8 +165,8 @@ async function strikeAll(
       const one: Struck = { ...blow, kind, began: performance.now(), ready: undefined };
       struck.push(one);
       tell(`${(blow.at / 1000).toFixed(1).padStart(6)} s  ${toldOf(blow)}`);
-      await strike(system, one);
       try {
+        await strike(system, one);
         await system.waitReady(one.victim);
         one.ready = performance.now();
       } catch (error) {
@@ -181,15 +181,20 @@ const toldOf = ({ victim, how, forMs }: Blow) =>
   `${WORDS[how]} ${victim}${how === "stop" ? ` for ${(forMs / 1000).toFixed(1)} s` : ""}`;
 
 async function strike(system: System, { victim, how, forMs }: Blow): Promise<void> {
+  // Between its end and the runner's hearing of it there is nobody to be hit.
+  const send = (signal: NodeJS.Signals) =>
+    system.kill(victim, signal).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ESRCH") throw error;
+    });
   switch (how) {
     case "kill":
-      return system.kill(victim, "SIGKILL");
+      return send("SIGKILL");
     case "restart":
-      return system.kill(victim, "SIGTERM");
+      return send("SIGTERM");
     case "stop":
-      await system.kill(victim, "SIGSTOP");
+      await send("SIGSTOP");
       await delay(forMs);
-      return system.kill(victim, "SIGCONT");
+      return send("SIGCONT");
   }
 }
 
