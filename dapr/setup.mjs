@@ -84,6 +84,7 @@ const programs = {
   start: "dapr/start.js",
   scenario: "tests/play.js",
   bench: "bench/bench.js",
+  chaos: "tests/chaos.js",
   migrate: "dapr/migrate.js",
   "rebuild-view": "dapr/rebuild.js",
   restart: "dapr/restart.js",

@@ -120,7 +120,8 @@ function before(a: string, b: string): boolean {
   return aMs < bMs || (aMs === bMs && aSeq < bSeq);
 }
 
-interface Message {
+/** One entry of a stream. */
+export interface Message {
   id: string;
   /** name, value, name, value … */
   fields: string[];
@@ -146,7 +147,7 @@ async function range(
 }
 
 /** Messages in their order. @param after an id; from the first one if not given */
-async function* messagesOf(redis: Redis, name: string, after?: string): AsyncGenerator<Message[]> {
+export async function* messagesOf(redis: Redis, name: string, after?: string): AsyncGenerator<Message[]> {
   let from = after === undefined ? "-" : `(${after}`;
   for (;;) {
     const messages = await range(redis, name, from, "+", BATCH);

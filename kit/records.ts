@@ -287,6 +287,7 @@ export class Records {
   /**
    * One page of a collection whose ids are numbers.
    * @param visible whether a record is to be shown
+   * @param only of these, those to be shown, where their states alone do not tell
    * @param order "newest" or "oldest" first
    * @param lasting whether what is visible once stays so; then full chunks need not be counted again
    */
@@ -297,10 +298,11 @@ export class Records {
       size: number;
       order?: "newest" | "oldest";
       visible?: (state: S) => boolean;
+      only?: (rows: Page<S>["items"]) => Promise<Page<S>["items"]>;
       lasting?: boolean;
     },
   ): Promise<Page<S>> {
-    const { page, size, order = "newest", visible = () => true, lasting = true } = request;
+    const { page, size, order = "newest", lasting = true, ...which } = request;
     const last = await this.ids(aggregate).last();
     const starts = Array.from({ length: Math.ceil(last / CHUNK) }, (_, i) => i * CHUNK + 1);
     if (order === "newest") starts.reverse();
@@ -315,7 +317,7 @@ export class Records {
         skip = Math.max(0, skip - trusted);
         continue;
       }
-      const rows = await this.chunk(aggregate, start, visible);
+      const rows = await this.chunk(aggregate, start, which);
       if (order === "newest") rows.reverse();
       total += rows.length;
       items.push(...rows.slice(skip, skip + size - items.length));
@@ -327,14 +329,22 @@ export class Records {
   private async chunk<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
     start: number,
-    visible: (state: S) => boolean,
-  ): Promise<{ id: number; state: S }[]> {
+    {
+      visible = () => true,
+      only = async (rows) => rows,
+    }: {
+      visible?: (state: S) => boolean;
+      only?: (rows: Page<S>["items"]) => Promise<Page<S>["items"]>;
+    },
+  ): Promise<Page<S>["items"]> {
     const ids = Array.from({ length: CHUNK }, (_, i) => start + i);
     const states = await this.loadMany(aggregate, ids);
-    const rows = ids.flatMap((id) => {
-      const state = states.get(String(id));
-      return state !== undefined && visible(state) ? [{ id, state }] : [];
-    });
+    const rows = await only(
+      ids.flatMap((id) => {
+        const state = states.get(String(id));
+        return state !== undefined && visible(state) ? [{ id, state }] : [];
+      }),
+    );
     // A chunk without gaps stays as it is; one with gaps may still be filled by another replica's block.
     const full = rows.length === CHUNK;
     this.chunks.set(`${aggregate.name}:${start}`, {

@@ -23,7 +23,13 @@ export class TestShop {
   /** Starts a shop on its own data directory and ports. */
   static async open(ports: number, options: StartOptions = {}): Promise<TestShop> {
     const data = options.data ?? (await mkdtemp(join(tmpdir(), "jangteo-e2e-")));
-    return new TestShop(await startSystem({ ...options, data, ports }), data);
+    try {
+      return new TestShop(await startSystem({ ...options, data, ports }), data);
+    } catch (error) {
+      // The message has what matters of the logs. What the caller keeps somewhere stays.
+      if (options.data === undefined) await rm(data, { recursive: true, force: true, maxRetries: 10 });
+      throw error;
+    }
   }
 
   /** Stops it; with `keep`, its data stays for the next {@link open}. */

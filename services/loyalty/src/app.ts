@@ -10,6 +10,7 @@ import {
   CARD_NO,
   type Card,
   type CardEvent,
+  type CardNo,
   cardId,
   deduct,
   type Earning,
@@ -94,16 +95,21 @@ export class Loyalty {
     return this.records.load(CARD, cardId(phoneNumber));
   }
 
-  /** Newest first. A number that its card did not get, because two processes opened it at once, is left out. */
+  /**
+   * Newest first. A number that its card did not get (two processes opened it at once, or one died before it did) is
+   * neither listed nor counted.
+   */
   async page(request: { page: number; size: number }): Promise<Page<Card>> {
-    const { items: numbers, ...counts } = await this.records.page(CARD_NO, request);
-    const cards = await this.records.loadMany(
-      CARD,
-      numbers.map(({ state }) => cardId(state.phoneNumber)),
-    );
+    const cards = new Map<string, Card>();
+    const only = async (numbers: Page<CardNo>["items"]) => {
+      const ids = numbers.map(({ state }) => cardId(state.phoneNumber));
+      for (const [id, card] of await this.records.loadMany(CARD, ids)) cards.set(id, card);
+      return numbers.filter(({ id, state }) => cards.get(cardId(state.phoneNumber))?.no === id);
+    };
+    const { items: numbers, ...counts } = await this.records.page(CARD_NO, { ...request, only });
     const items = numbers.flatMap(({ id, state: { phoneNumber } }) => {
       const state = cards.get(cardId(phoneNumber));
-      return state?.no === id ? [{ id, state }] : [];
+      return state === undefined ? [] : [{ id, state }];
     });
     return { items, ...counts };
   }

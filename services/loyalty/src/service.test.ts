@@ -232,6 +232,7 @@ describe("two replicas", () => {
       embedded(listed, "stamps").map(({ phoneNumber }) => phoneNumber),
       [PHONE],
     );
+    assert.equal(listed.body.page?.totalElements, 1, "the number that the card did not get is not counted");
     assert.deepEqual(await both(refunded(7)), ["SUCCESS", "SUCCESS"]);
     await settled(dapr);
     assert.equal(card()?.stampQty, 0);
