@@ -9,11 +9,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readDialects } from "#kit/dialects.js";
 import { readShop, type Shop } from "#kit/shop.js";
+import { readAccess } from "./access.js";
 import { guard, unguard } from "./guard.js";
 import { endLeftovers, lock, remember, unlock } from "./lock.js";
+import { answers } from "./probe.js";
 import { type ProcessSpec, Supervised } from "./processes.js";
 import { environmentOf, Passwords, type Resolved, resolve as resolveSecrets } from "./secrets.js";
+import { Sentry } from "./sentry.js";
 import { type Server, serversFor } from "./servers.js";
+import { Tokens } from "./tokens.js";
 import {
   type Instance,
   instances,
@@ -51,6 +55,8 @@ export interface StartOptions {
   env?: Record<string, string>;
   /** Sets DRILLS=1 in the apps. */
   drills?: boolean;
+  /** Gives the sidecars certificates, and lets each be called only by whom dapr/access.yaml names. */
+  mtls?: boolean;
   /** Sets FAULTS for an app (`order`) or one of its replicas (`order-1`), in its first start only. */
   faults?: Record<string, string>;
   /** The topology file. Default: dapr/dapr.yaml. */
@@ -77,6 +83,8 @@ export interface System {
   url(app: string, replica?: number): string;
   /** The base URL of an app's sidecar. */
   sidecarUrl(app: string, replica?: number): string;
+  /** What a call to the base URL of an app or of a sidecar shows: the token that is demanded there. */
+  headersFor(url: string): Record<string, string>;
   /** The base URL of the gateway. */
   readonly gateway: string;
   /** The backend's components, with their secrets. */
@@ -117,11 +125,17 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
     const passwords = new Passwords(data);
     const components = resolveSecrets(rendered.components, passwords, offset);
     system.components = components;
-    await system.startServers(serversFor(components, data, passwords, offset), list);
+    const servers = serversFor(components, data, passwords, offset);
+    const apps = topology.apps.map(({ appID }) => appID);
+    const tokens = new Tokens(apps, data);
+    system.tokens = tokens;
+    const access = join(root, "dapr", "access.yaml");
+    const sentry = options.mtls ? new Sentry(data, offset, readAccess(access), apps) : undefined;
+    await system.startServers(sentry ? [...servers, sentry] : servers, list);
     const begin = async (instance: Instance) => {
-      system.start(sidecarSpec(instance, rendered, components, data));
+      system.start(sidecarSpec(instance, rendered, components, data, { tokens, sentry }));
       await system.waitLoaded(`${instance.name}-sidecar`, `http://127.0.0.1:${instance.ports.http}`);
-      system.start(appSpec(instance, options, shop));
+      system.start(appSpec(instance, options, tokens, shop));
     };
     // Sidecars that make the same file or schema at the same moment get in each other's way (and one that fails to open the
     // file for name resolution runs on without ever getting ready): the first one makes what all share, then the first
@@ -187,6 +201,7 @@ async function alone<T>(
 
 class LocalSystem implements System {
   components: Resolved[] = [];
+  tokens: Tokens | undefined;
   readonly #processes: Supervised[] = [];
   #stopping: Promise<void> | undefined;
 
@@ -203,6 +218,13 @@ class LocalSystem implements System {
 
   sidecarUrl(app: string, replica = 0): string {
     return `http://127.0.0.1:${this.#instance(app, replica).ports.http}`;
+  }
+
+  headersFor(url: string): Record<string, string> {
+    for (const { app, ports } of this.instances)
+      for (const [of, port] of [["app", ports.app] as const, ["sidecar", ports.http] as const])
+        if (url === `http://127.0.0.1:${port}`) return this.tokens?.headersFor(app.appID, of) ?? {};
+    return {};
   }
 
   get gateway(): string {
@@ -240,7 +262,7 @@ class LocalSystem implements System {
   }
 
   /** Starts the servers that a backend needs, and resolves when sidecars may use them. */
-  async startServers(servers: Server[], list: Instance[]): Promise<void> {
+  async startServers(servers: (Server | Sentry)[], list: Instance[]): Promise<void> {
     await checkPorts(servers, list);
     // The first start of a database takes a while, mostly waiting for the disk.
     await Promise.all(servers.map((server) => server.setUp()));
@@ -281,8 +303,9 @@ class LocalSystem implements System {
       appPID: String(this.#process(name).pid ?? 0),
       appCommand: app.command.join(" "),
     };
+    const headers = this.tokens?.headersFor(app.appID, "sidecar") ?? {};
     for (const [key, body] of Object.entries(metadata))
-      await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata/${key}`, { method: "PUT", body });
+      await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata/${key}`, { method: "PUT", body, headers });
   }
 
   /** The ids of processes that run now: for the end of this process, which can't wait for anything. */
@@ -306,6 +329,7 @@ class LocalSystem implements System {
       const ofKind = this.#processes.filter(({ spec }) => spec.kind === kind);
       await Promise.all(ofKind.map((process) => process.stop(stopPatience[kind])));
     }
+    this.tokens?.remove();
     unlock(this.data);
     unguard(this);
   }
@@ -345,28 +369,41 @@ function sidecarSpec(
   rendered: Rendered,
   components: Resolved[],
   data: string,
+  { tokens, sentry }: { tokens: Tokens; sentry: Sentry | undefined },
 ): Omit<ProcessSpec, "log"> {
   const { app, name, ports } = instance;
   const sidecar = `http://127.0.0.1:${ports.http}/v1.0`;
+  const args = sidecarArgs(instance, rendered);
   return {
     name: `${name}-sidecar`,
     kind: "sidecar",
     command: process.env.DAPRD ?? "daprd",
-    args: sidecarArgs(instance, rendered),
+    args: sentry ? [...sentry.argsFor(app.appID), ...args, "--enable-mtls"] : args,
     cwd: data, // relative SQLite files of the components end up there
     env: () => ({
       ...environmentOf(app.appID, components),
+      ...tokens.environmentOf(app.appID),
+      ...sentry?.environmentOf(app.appID),
       DAPR_HOST_IP: "127.0.0.1", // the address it registers for other sidecars
     }),
     port: ports.http,
     // A call to its own app passes only when the sidecar's health probe has found the app healthy.
     ready: async () =>
       (await answers(`${sidecar}/healthz`)) &&
-      (!app.enableAppHealthCheck || answers(`${sidecar}/invoke/${app.appID}/method${healthPath(instance)}`)),
+      (!app.enableAppHealthCheck ||
+        answers(
+          `${sidecar}/invoke/${app.appID}/method${healthPath(instance)}`,
+          tokens.headersFor(app.appID, "sidecar"),
+        )),
   };
 }
 
-function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit<ProcessSpec, "log"> {
+function appSpec(
+  instance: Instance,
+  options: StartOptions,
+  tokens: Tokens,
+  shop?: string,
+): Omit<ProcessSpec, "log"> {
   const { app, name, ports, replica } = instance;
   const [program = "", ...args] = app.command;
   return {
@@ -383,6 +420,7 @@ function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit
       APP_PORT: String(ports.app),
       DAPR_HTTP_PORT: String(ports.http),
       DAPR_GRPC_PORT: String(ports.grpc),
+      ...tokens.environmentOf(app.appID),
       // … and ours.
       REPLICA: `${app.appID}-${replica}`,
       DRILLS: options.drills ? "1" : undefined,
@@ -395,17 +433,6 @@ function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit
 }
 
 const healthPath = ({ app }: Instance) => app.appHealthCheckPath ?? "/readyz";
-
-/** Whether a GET succeeds now. */
-async function answers(url: string): Promise<boolean> {
-  try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(2000) });
-    await response.arrayBuffer();
-    return response.ok;
-  } catch {
-    return false;
-  }
-}
 
 /** The shop that will run, read here so that a mistake in it is told once, and before anything starts. */
 function rulesOf(
@@ -483,9 +510,12 @@ function named(option: string, directory: string, suffix: string, value: string)
 }
 
 /** Throws if a port that the system needs is in use. */
-async function checkPorts(servers: Server[], list: Instance[]): Promise<void> {
+async function checkPorts(servers: (Server | Sentry)[], list: Instance[]): Promise<void> {
   const wanted = [
     ...servers.map(({ name, port }) => ({ name, port })),
+    ...servers.flatMap((one) =>
+      one instanceof Sentry ? { name: `${one.name} (health)`, port: one.healthPort } : [],
+    ),
     ...list.flatMap(({ name, ports }) =>
       Object.entries(ports).map(([use, port]) => ({
         name: use === "app" ? name : `${name}-sidecar (${use})`,

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import cors from "@koa/cors";
 import type Koa from "koa";
-import type { Pool } from "undici";
+import type { Dispatcher } from "undici";
 import { daprErrorCode } from "#kit/dapr.js";
 import type { Dialects } from "#kit/dialects.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
@@ -78,7 +78,7 @@ export const crossOrigin = ({ origins, credentials }: Shop["cors"]): Koa.Middlew
   });
 
 /** Passes requests to the service that answers for their collection, through the gateway's own sidecar. */
-export function proxy(sidecar: Pool, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
+export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
   return async (ctx, next) => {
     // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
     const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
