@@ -6,7 +6,8 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const HEADER = "dapr-api-token";
+import { TOKEN_HEADER } from "#kit/token.js";
+
 const made = () => randomBytes(24).toString("base64url");
 
 const directoryOf = (data: string) => join(data, "run", "tokens");
@@ -26,8 +27,8 @@ export class Tokens {
     mkdirSync(directoryOf(data), { mode: 0o700 });
     for (const [app, pair] of this.#pairs) {
       // As headers: `curl -H @data/run/tokens/store` keeps a token out of the list of processes.
-      writeFileSync(fileOf(data, app), `${HEADER}: ${pair.app}\n`, { mode: 0o600 });
-      writeFileSync(fileOf(data, `${app}-sidecar`), `${HEADER}: ${pair.sidecar}\n`, { mode: 0o600 });
+      writeFileSync(fileOf(data, app), `${TOKEN_HEADER}:${pair.app}\n`, { mode: 0o600 });
+      writeFileSync(fileOf(data, `${app}-sidecar`), `${TOKEN_HEADER}:${pair.sidecar}\n`, { mode: 0o600 });
     }
   }
 
@@ -40,7 +41,7 @@ export class Tokens {
   /** What a call to a service, or to its sidecar, shows. */
   headersFor(app: string, of: "app" | "sidecar"): Record<string, string> {
     const token = this.#pairs.get(app)?.[of];
-    return token === undefined ? {} : { [HEADER]: token };
+    return token === undefined ? {} : { [TOKEN_HEADER]: token };
   }
 
   /** Nobody who starts later knows them. */
@@ -52,7 +53,7 @@ export class Tokens {
 /** What a call to a service of the shop that runs on a data directory shows; empty where none runs. */
 export function headersFor(data: string, app: string): Record<string, string> {
   try {
-    const [name = "", token = ""] = readFileSync(fileOf(data, app), "utf8").trim().split(": ");
+    const [name = "", token = ""] = readFileSync(fileOf(data, app), "utf8").trim().split(":");
     return { [name]: token };
   } catch {
     return {};
