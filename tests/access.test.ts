@@ -50,6 +50,8 @@ describe("the inside of a shop with certificates", () => {
     assert.deepEqual([product.status, product.body.id], [200, 1]);
     const records = await asks("orderview", "store", "GET", "/records?from=1&to=2");
     assert.deepEqual([records.status, records.body.records.length], [200, 2]);
+    // To Dapr, a path without a star is all that is below it, too: what there is not, the service says.
+    assert.equal((await asks("order", "payment", "POST", "/payments/1/nothing", {})).status, 404);
     const late = await asks("delivery", "order", "PUT", "/closings/999", { by: "making" });
     assert.equal(late.status, 404);
     const rebuilt = { from: 1, to: 2 };
