@@ -200,6 +200,7 @@ async function publishNow(
 /**
  * Calls another service through the sidecar. Dapr answers for itself when the other side cannot: 500 with an
  * errorCode ERR_… in the body (ERR_DIRECT_INVOKE for no connection, open breaker and timeout alike).
+ * @throws Unavailable also if the call is not permitted: what a mistake of ours stops is to be tried again when it is mended
  */
 async function invoke(pool: Dispatcher, app: string, call: Call): Promise<Reply> {
   const trace = currentTrace();
@@ -218,7 +219,7 @@ async function invoke(pool: Dispatcher, app: string, call: Call): Promise<Reply>
   ).catch(unavailable(app));
   const text = await answer.body.text().catch(unavailable(app));
   const body = parse(text);
-  if (answer.statusCode >= 500 && daprErrorCode(body) !== undefined) {
+  if (isAmongUs(answer.statusCode, body)) {
     throw new Unavailable(`${app} cannot be reached: ${text.slice(0, 300)}`);
   }
   return { status: answer.statusCode, headers: flatten(answer.headers), body };
@@ -249,11 +250,12 @@ async function bind(
   return parse(text);
 }
 
-/** The errorCode of an answer that came from a sidecar and not from the service behind it, if it is one. */
-export function daprErrorCode(body: unknown): string | undefined {
-  if (typeof body !== "object" || body === null || !("errorCode" in body)) return undefined;
-  return String(body.errorCode);
-}
+/**
+ * Whether a refusal is between services and sidecars, and none of the caller's fault. A sidecar speaks for itself with an errorCode:
+ * nobody is there (500), or the call is not permitted (403). And 401 is only ever about a token: customers have none.
+ */
+export const isAmongUs = (status: number, body: unknown): boolean =>
+  status === 401 || (status >= 400 && typeof body === "object" && body !== null && "errorCode" in body);
 
 type OperationType = NonNullable<Parameters<DaprClient["state"]["transaction"]>[1]>[number];
 
