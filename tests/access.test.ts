@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { connect } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -116,6 +117,20 @@ describe("the inside of a shop with certificates", () => {
     assert.equal((await without("POST", `${url}/v1.0/shutdown`)).status, 401);
     assert.equal((await without("GET", `${url}/v1.0/healthz`)).status, 204, "health is no secret");
     assert.equal((await shop.http("GET", "/v1.0/metadata", undefined, {}, url)).status, 200);
+  });
+
+  it("nor does its gRPC API answer anybody else; and between sidecars nobody without a certificate is heard", async () => {
+    const metadata = "/dapr.proto.runtime.v1.Dapr/GetMetadata";
+    const api = `http://127.0.0.1:${PORTS + 4_501}`;
+    const token = shop.system.headersFor(shop.system.sidecarUrl("order"));
+    assert.equal(await grpc(api, metadata, {}), "16", "unauthenticated");
+    assert.equal(await grpc(api, metadata, { [HEADER]: "x" }), "16");
+    assert.equal(await grpc(api, metadata, token), "0");
+
+    const call = "/dapr.proto.internals.v1.ServiceInvocation/CallLocal";
+    const between = `127.0.0.1:${PORTS + 5_501}`;
+    await assert.rejects(grpc(`http://${between}`, call, {}), "in the clear");
+    await assert.rejects(grpc(`https://${between}`, call, {}), /certificate required|ECONNRESET|hang up/);
   });
 
   it("a service answers only its sidecar, and everybody about its health", async () => {
@@ -296,3 +311,27 @@ describe("the inside of a shop with certificates", () => {
     await placed();
   });
 });
+
+/** The status of a gRPC call with an empty message. @throws Error if there is no connection */
+function grpc(origin: string, path: string, headers: Record<string, string>): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const session = connect(origin, { rejectUnauthorized: false });
+    const finish = (end: () => void) => {
+      session.destroy();
+      end();
+    };
+    session.once("error", (error) => finish(() => reject(error)));
+    const request = session.request({
+      ...{ ":method": "POST", ":path": path, "content-type": "application/grpc", te: "trailers" },
+      ...headers,
+    });
+    const status = (answer: { "grpc-status"?: string | string[] | undefined }) => {
+      const code = answer["grpc-status"];
+      if (code !== undefined) finish(() => resolve(String(code)));
+    };
+    request.once("response", status).once("trailers", status);
+    request.once("error", (error) => finish(() => reject(error)));
+    request.once("close", () => finish(() => reject(new Error("it was closed"))));
+    request.resume().end(Buffer.alloc(5)); // not compressed, of length 0
+  });
+}
