@@ -50,7 +50,7 @@ async function main(): Promise<void> {
   const gateway = new Pool(system.gateway, { connections: 64 });
   const sidecar = new Pool(floor.sidecarUrl("order"), { connections: 64 });
   const order = () => placeOrder(gateway).then(() => undefined);
-  const bare = floorOf(sidecar);
+  const bare = floorOf(sidecar, floor.headersFor(floor.sidecarUrl("order")));
   console.log("warming up");
   await load(order, 4, 3);
   await load(bare, 4, 1);
@@ -90,10 +90,10 @@ async function placeOrder(gateway: Pool): Promise<number> {
 }
 
 /** Two invocations, the state writes and one publish, one after another as an order needs them. */
-function floorOf(sidecar: Pool): () => Promise<void> {
+function floorOf(sidecar: Pool, token: Record<string, string>): () => Promise<void> {
   let n = 0;
   const call = async (path: string, body: unknown) => {
-    const headers = { "content-type": "application/json" };
+    const headers = { "content-type": "application/json", ...token };
     const answer = await sidecar.request({ method: "POST", path, headers, body: JSON.stringify(body) });
     await answer.body.dump();
     if (answer.statusCode >= 300) throw new Error(`${path}: ${answer.statusCode}`);
@@ -170,13 +170,14 @@ async function followed(
   const times: number[] = [];
   const started = performance.now();
   const view = new Pool(system.url("orderview"));
+  const headers = system.headersFor(system.url("orderview"));
   for (let i = 0; i < orders; i++) {
     const asked = performance.now();
     const id = await placeOrder(gateway);
     const placed = performance.now();
     posts.push(placed - asked);
     for (;;) {
-      const answer = await view.request({ method: "GET", path: `/orderStatuses/${id}` });
+      const answer = await view.request({ method: "GET", path: `/orderStatuses/${id}`, headers });
       const row = (await answer.body.json()) as { deliveryStatus?: string };
       if (row.deliveryStatus === "DeliveryStarted") break;
       await new Promise((resolve) => setTimeout(resolve, 2));

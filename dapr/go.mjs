@@ -1,5 +1,5 @@
 /**
- * The programs that are built with Go: Dapr's sidecar, and a stand-in for mongod. A part of the set-up (./setup.mjs), with
+ * The programs that are built with Go: Dapr's sidecar, its certificate authority, and a stand-in for mongod. A part of the set-up (./setup.mjs), with
  * nothing installed yet.
  */
 import { spawnSync } from "node:child_process";
@@ -60,19 +60,33 @@ export const sidecar = {
   name: "daprd",
   directory: "dapr/tools",
   target() {
-    const files = ["go.mod", "go.sum", "daprd/main.go", ...patches().map((file) => `patches/${file}`)];
+    const files = ["go.mod", "go.sum", "daprd/main.go", ...patches("patches")];
     return join(cached(`daprd-${daprVersion()}`, this.directory, files), "daprd");
   },
   step: "building daprd, the Dapr sidecar (only once, takes some minutes)",
-  flags: async (temporary) => ["-tags", "stablecomponents", "-modfile", await patched(temporary)],
+  flags: async (temporary) => ["-tags", "stablecomponents", "-modfile", await patched(temporary, "patches")],
   linkerFlags: () => ` -X github.com/dapr/dapr/pkg/buildinfo.version=${daprVersion()}`,
   package: "./daprd",
 };
 
-/** Patches to Dapr: dapr/tools/patches/README.md. */
-const patches = () =>
-  readdirSync(join(root, sidecar.directory, "patches"))
+export const sentry = {
+  name: "sentry",
+  directory: "dapr/tools",
+  target() {
+    const files = ["go.mod", "go.sum", ...patches("patches/sentry")];
+    return join(cached(`sentry-${daprVersion()}`, this.directory, files), "sentry");
+  },
+  step: "building sentry, Dapr's certificate authority",
+  flags: async (temporary) => ["-modfile", await patched(temporary, "patches/sentry")],
+  linkerFlags: sidecar.linkerFlags,
+  package: "github.com/dapr/dapr/cmd/sentry",
+};
+
+/** The files with patches to Dapr in a folder of dapr/tools: dapr/tools/patches/README.md. */
+const patches = (folder) =>
+  readdirSync(join(root, sidecar.directory, folder))
     .filter((file) => file.endsWith(".json"))
+    .map((file) => `${folder}/${file}`)
     .sort();
 
 /** One patch: a `find` and a `replace`, or several of them as `changes`. */
@@ -85,11 +99,11 @@ function readPatch(path) {
  * Writes copies of the modules that have patches, patched, and answers the go.mod that uses them. (`go build -overlay` would be
  * simpler, but Go allows it for no file of its module cache.)
  */
-async function patched(temporary) {
+async function patched(temporary, folder) {
   const here = join(root, sidecar.directory);
   const copies = {};
-  for (const patch of patches()) {
-    const { module, file, changes } = readPatch(join(here, "patches", patch));
+  for (const patch of patches(folder)) {
+    const { module, file, changes } = readPatch(join(here, patch));
     copies[module] ??= await copyModule(module, join(temporary, basename(module)), here);
     const path = join(copies[module], file);
     let text = readFileSync(path, "utf8");
@@ -97,7 +111,7 @@ async function patched(temporary) {
       const parts = text.split(find);
       if (parts.length !== 2)
         throw new SetupError(
-          `dapr/tools/patches/${patch} does not fit ${file} of Dapr ${daprVersion()}: what it replaces is there ${parts.length - 1} times.`,
+          `dapr/tools/${patch} does not fit ${file} of Dapr ${daprVersion()}: what it replaces is there ${parts.length - 1} times.`,
         );
       text = parts.join(replace);
     }

@@ -1,6 +1,17 @@
 /** Asks a server on this machine something, to see whether it does its work. */
 import { connect } from "node:net";
 
+/** Whether a GET succeeds now. */
+export async function answers(url: string, headers: Record<string, string> = {}): Promise<boolean> {
+  try {
+    const response = await fetch(url, { headers, signal: AbortSignal.timeout(2000) });
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * What a server says first, at most to the length of one packet, after it was told `question` (nothing, if that is empty);
  * undefined if it says nothing within a second.

@@ -10,12 +10,13 @@ import { z } from "zod";
 import { command } from "./command.js";
 import { identity } from "./processes.js";
 import { root } from "./runner.js";
+import { headersFor } from "./tokens.js";
 import { readTopology, StartError } from "./topology.js";
 
 const usage = `Usage: npm run rebuild-view -- [options]
 
   --data DIR   the data directory of the shop (data, or that of the one shop below it that runs)
-  --ports N    the shop's --ports, instead of looking for it by its data directory
+  --ports N    the shop's --ports, instead of looking for it by its data directory; that is then asked for its token only
   --wait S     how long to wait for a service that does not answer, in seconds (60)
   --help       show this`;
 
@@ -51,8 +52,19 @@ function parseOptions(args: string[]): Options | "help" {
   };
 }
 
-/** The base URLs of the view's replicas in the shop that runs. */
-async function findShop({ data, ports }: Options): Promise<string[]> {
+/** The shop that runs: its data directory, and the base URLs of the view's replicas. */
+interface Shop {
+  directory: string;
+  urls: string[];
+}
+
+async function findShop({ data, ports }: Options): Promise<Shop> {
+  // Below it there may be those of shops that were named (data/coffee).
+  const named = existsSync(data) ? readdirSync(data).map((name) => join(data, name)) : [];
+  const running = [data, ...named].flatMap((directory) => {
+    const urls = replicasOf(directory);
+    return urls.length === 0 ? [] : [{ directory, urls }];
+  });
   if (ports !== undefined) {
     const app = readTopology(join(root, "dapr", "dapr.yaml")).apps.find(({ appID }) => appID === "orderview");
     if (app === undefined) throw new Error("dapr/dapr.yaml has no orderview");
@@ -60,14 +72,10 @@ async function findShop({ data, ports }: Options): Promise<string[]> {
     // Either may be about to be started again.
     if (own > 65_535 || !((await listens(own)) || (await listens(sidecar))))
       throw new RebuildError(`No shop runs with --ports ${ports}: its view would listen on port ${own}.`);
-    return [`http://127.0.0.1:${own}`];
+    const url = `http://127.0.0.1:${own}`;
+    const { directory } = running.find(({ urls }) => urls.includes(url)) ?? { directory: data };
+    return { directory, urls: [url] };
   }
-  // Below it there may be those of shops that were named (data/coffee).
-  const named = existsSync(data) ? readdirSync(data).map((name) => join(data, name)) : [];
-  const running = [data, ...named].flatMap((directory) => {
-    const urls = replicasOf(directory);
-    return urls.length === 0 ? [] : [{ directory, urls }];
-  });
   const [shop, ...more] = running;
   if (shop === undefined)
     throw new RebuildError(
@@ -77,7 +85,7 @@ async function findShop({ data, ports }: Options): Promise<string[]> {
     const directories = running.map(({ directory }) => `  --data ${directory}`).join("\n");
     throw new RebuildError(`Several shops run; say which one is meant:\n${directories}`);
   }
-  return shop.urls;
+  return shop;
 }
 
 function listens(port: number): Promise<boolean> {
@@ -125,13 +133,13 @@ type Rebuilt = z.output<typeof rebuilt>;
 /** What a try came to: an answer, or why there is none yet and when to ask again. */
 type Answer = Rebuilt | { reason: string; afterMs: number };
 
-async function ask(url: string, from: number, to: number): Promise<Answer> {
+async function ask(directory: string, url: string, from: number, to: number): Promise<Answer> {
   let response: Response;
   let body: unknown;
   try {
     response = await fetch(`${url}/rebuilds`, {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers: { "content-type": "application/json", ...headersFor(directory, "orderview") },
       body: JSON.stringify({ from, to }),
       signal: AbortSignal.timeout(60_000),
     });
@@ -149,6 +157,10 @@ async function ask(url: string, from: number, to: number): Promise<Answer> {
       afterMs: 1000 * (Number.isFinite(seconds) ? seconds : 1),
     };
   }
+  if (response.status === 401)
+    throw new RebuildError(
+      `What runs at ${url} demands the token of its data directory, and ${directory} is not that: add --data DIR.`,
+    );
   if (!response.ok)
     throw new RebuildError(
       `The orderview service answered ${response.status} for the orders from ${from} to ${to}: ${detail}\n` +
@@ -159,6 +171,7 @@ async function ask(url: string, from: number, to: number): Promise<Answer> {
 
 /** Asks until there is an answer. Part of a rebuild may be repeated as often as one likes. */
 async function insist(
+  directory: string,
   url: string,
   [from, to]: [number, number],
   waitMs: number,
@@ -166,7 +179,7 @@ async function insist(
 ): Promise<Rebuilt> {
   const end = performance.now() + waitMs;
   for (let told = ""; ; ) {
-    const answer = await ask(url, from, to);
+    const answer = await ask(directory, url, from, to);
     if (!("reason" in answer)) return answer;
     if (performance.now() + answer.afterMs > end)
       throw new RebuildError(
@@ -184,7 +197,7 @@ async function insist(
 /** How many orders one request is about: the most that it may be, so that each is answered within a moment. */
 const STEP = 128;
 
-async function rebuild(urls: string[], waitMs: number): Promise<string> {
+async function rebuild({ directory, urls }: Shop, waitMs: number): Promise<string> {
   const began = performance.now();
   const [url = "", ...others] = urls;
   const sum = { rows: 0, missing: 0, differed: 0, removed: 0, unlisted: 0 };
@@ -201,9 +214,9 @@ async function rebuild(urls: string[], waitMs: number): Promise<string> {
   try {
     for (let from = 1, last = 1; from <= last; from += STEP) {
       const range: [number, number] = [from, from + STEP - 1];
-      const part = await insist(url, range, waitMs, tell);
+      const part = await insist(directory, url, range, waitMs, tell);
       // A row that is gone is still counted by the lists of replicas that have not heard so.
-      if (part.removed > 0) for (const other of others) await insist(other, range, waitMs, tell);
+      if (part.removed > 0) for (const other of others) await insist(directory, other, range, waitMs, tell);
       for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += part[name];
       last = Math.max(last, part.last);
       if (!started) bar.start(last, 0);

@@ -9,15 +9,19 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readDialects } from "#kit/dialects.js";
 import { readShop, type Shop } from "#kit/shop.js";
+import { readAccess } from "./access.js";
 import { type Control, openControl } from "./control.js";
 import { type Door, openDoor } from "./door.js";
 import { guard, unguard } from "./guard.js";
 import { keepAlive, type Liveness, readLiveness } from "./liveness.js";
 import { endLeftovers, lock, remember, unlock } from "./lock.js";
+import { answers } from "./probe.js";
 import { type ProcessSpec, Supervised } from "./processes.js";
 import { Replicas } from "./replicas.js";
 import { environmentOf, Passwords, type Resolved, resolve as resolveSecrets } from "./secrets.js";
+import { Sentry } from "./sentry.js";
 import { type Server, serversFor } from "./servers.js";
+import { Tokens } from "./tokens.js";
 import {
   type Instance,
   instances,
@@ -56,6 +60,8 @@ export interface StartOptions {
   env?: Record<string, string>;
   /** Sets DRILLS=1 in the apps. */
   drills?: boolean;
+  /** Gives the sidecars certificates, and lets each be called only by whom dapr/access.yaml names. */
+  mtls?: boolean;
   /** Sets FAULTS for an app (`order`) or one of its replicas (`order-1`), in its first start only. */
   faults?: Record<string, string>;
   /** When a process that does not answer is killed, as `period=1,failures=3`. Default: LIVENESS, or as dapr/liveness.ts says. */
@@ -84,6 +90,8 @@ export interface System {
   url(app: string, replica?: number): string;
   /** The base URL of the sidecar of such a replica. */
   sidecarUrl(app: string, replica?: number): string;
+  /** What a call to the base URL of an app or of a sidecar shows: the token that is demanded there. */
+  headersFor(url: string): Record<string, string>;
   /** The base URL of the gateway. */
   readonly gateway: string;
   /** The backend's components, with their secrets. */
@@ -136,12 +144,18 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
     const passwords = new Passwords(data);
     const components = resolveSecrets(rendered.components, passwords, offset);
     system.components = components;
-    await system.startServers(serversFor(components, data, passwords, offset), list);
+    const servers = serversFor(components, data, passwords, offset);
+    const apps = topology.apps.map(({ appID }) => appID);
+    const tokens = new Tokens(apps, data);
+    system.tokens = tokens;
+    const access = join(root, "dapr", "access.yaml");
+    const sentry = options.mtls ? new Sentry(data, offset, readAccess(access), apps) : undefined;
+    await system.startServers(sentry ? [...servers, sentry] : servers, list);
     const door = system.openDoor();
     const begin = async (instance: Instance) => {
-      system.start(sidecarSpec(instance, rendered, components, data));
+      system.start(sidecarSpec(instance, rendered, components, data, { tokens, sentry }));
       await system.waitLoaded(`${instance.name}-sidecar`, `http://127.0.0.1:${instance.ports.http}`);
-      system.start(appSpec(instance, options, shop, door));
+      system.start(appSpec(instance, options, tokens, shop, door));
     };
     system.begin = begin;
     // Sidecars that make the same file or schema at the same moment get in each other's way (and one that fails to open the
@@ -213,6 +227,7 @@ class LocalSystem implements System {
   components: Resolved[] = [];
   /** Starts one replica; set once it is known how. */
   begin: (instance: Instance) => Promise<void> = () => Promise.reject(new Error("nothing to start yet"));
+  tokens: Tokens | undefined;
   readonly #processes: Supervised[] = [];
   readonly #replicas: Replicas;
   readonly #listeners = new Set<(message: string) => void>();
@@ -253,6 +268,13 @@ class LocalSystem implements System {
 
   sidecarUrl(app: string, replica = 0): string {
     return `http://127.0.0.1:${this.#instance(app, replica).ports.http}`;
+  }
+
+  headersFor(url: string): Record<string, string> {
+    for (const { app, ports } of this.#replicas.all)
+      for (const [of, port] of [["app", ports.app] as const, ["sidecar", ports.http] as const])
+        if (url === `http://127.0.0.1:${port}`) return this.tokens?.headersFor(app.appID, of) ?? {};
+    return {};
   }
 
   get gateway(): string {
@@ -298,7 +320,7 @@ class LocalSystem implements System {
   }
 
   /** Starts the servers that a backend needs, and resolves when sidecars may use them. */
-  async startServers(servers: Server[], list: Instance[]): Promise<void> {
+  async startServers(servers: (Server | Sentry)[], list: Instance[]): Promise<void> {
     await checkPorts(servers, list);
     // The first start of a database takes a while, mostly waiting for the disk.
     await Promise.all(servers.map((server) => server.setUp()));
@@ -365,8 +387,9 @@ class LocalSystem implements System {
       appPID: String(this.#process(name).pid ?? 0),
       appCommand: app.command.join(" "),
     };
+    const headers = this.tokens?.headersFor(app.appID, "sidecar") ?? {};
     for (const [key, body] of Object.entries(metadata))
-      await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata/${key}`, { method: "PUT", body });
+      await fetch(`http://127.0.0.1:${ports.http}/v1.0/metadata/${key}`, { method: "PUT", body, headers });
   }
 
   /** The ids of processes that run now: for the end of this process, which can't wait for anything. */
@@ -412,6 +435,7 @@ class LocalSystem implements System {
       await Promise.all(ofKind.map((process) => process.stop(stopPatience[kind])));
     }
     this.#door?.close();
+    this.tokens?.remove();
     unlock(this.data);
     unguard(this);
   }
@@ -465,17 +489,21 @@ function sidecarSpec(
   rendered: Rendered,
   components: Resolved[],
   data: string,
+  { tokens, sentry }: { tokens: Tokens; sentry: Sentry | undefined },
 ): Omit<ProcessSpec, "log"> {
   const { app, name, ports } = instance;
   const sidecar = `http://127.0.0.1:${ports.http}/v1.0`;
+  const args = sidecarArgs(instance, rendered);
   return {
     name: `${name}-sidecar`,
     kind: "sidecar",
     command: process.env.DAPRD ?? "daprd",
-    args: sidecarArgs(instance, rendered),
+    args: sentry ? [...sentry.argsFor(app.appID), ...args, "--enable-mtls"] : args,
     cwd: data, // relative SQLite files of the components end up there
     env: () => ({
       ...environmentOf(app.appID, components),
+      ...tokens.environmentOf(app.appID),
+      ...sentry?.environmentOf(app.appID),
       DAPR_HOST_IP: "127.0.0.1", // the address it registers for other sidecars
     }),
     port: ports.http,
@@ -488,13 +516,18 @@ function sidecarSpec(
     // A call to its own app passes only when the sidecar's health probe has found the app healthy.
     ready: async () =>
       (await answers(`${sidecar}/healthz`)) &&
-      (!app.enableAppHealthCheck || answers(`${sidecar}/invoke/${app.appID}/method${healthPath(instance)}`)),
+      (!app.enableAppHealthCheck ||
+        answers(
+          `${sidecar}/invoke/${app.appID}/method${healthPath(instance)}`,
+          tokens.headersFor(app.appID, "sidecar"),
+        )),
   };
 }
 
 function appSpec(
   instance: Instance,
   options: StartOptions,
+  tokens: Tokens,
   shop: string | undefined,
   door: Door | undefined,
 ): Omit<ProcessSpec, "log"> {
@@ -515,6 +548,7 @@ function appSpec(
       APP_PORT: String(ports.app),
       DAPR_HTTP_PORT: String(ports.http),
       DAPR_GRPC_PORT: String(ports.grpc),
+      ...tokens.environmentOf(app.appID),
       // … and ours.
       REPLICA: `${app.appID}-${replica}`,
       APP_FD: sockets.length > 0 ? "3" : undefined,
@@ -531,17 +565,6 @@ function appSpec(
 }
 
 const healthPath = ({ app }: Instance) => app.appHealthCheckPath ?? "/readyz";
-
-/** Whether a GET succeeds now. */
-async function answers(url: string): Promise<boolean> {
-  try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(2000) });
-    await response.arrayBuffer();
-    return response.ok;
-  } catch {
-    return false;
-  }
-}
 
 /** The shop that will run, read here so that a mistake in it is told once, and before anything starts. */
 function rulesOf(
@@ -619,8 +642,14 @@ function named(option: string, directory: string, suffix: string, value: string)
 }
 
 /** Throws if a port that the system needs is in use. */
-async function checkPorts(servers: Server[], list: Instance[]): Promise<void> {
-  const wanted = [...servers.map(({ name, port }) => ({ name, port })), ...list.flatMap(portsOf)];
+async function checkPorts(servers: (Server | Sentry)[], list: Instance[]): Promise<void> {
+  const wanted = [
+    ...servers.map(({ name, port }) => ({ name, port })),
+    ...servers.flatMap((one) =>
+      one instanceof Sentry ? { name: `${one.name} (health)`, port: one.healthPort } : [],
+    ),
+    ...list.flatMap(portsOf),
+  ];
   const busy = await busyAmong(wanted);
   if (busy.length === 0) return;
   const ports = busy.map(({ name, port }) => `  ${port}, wanted by ${name}`).join("\n");

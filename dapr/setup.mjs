@@ -120,6 +120,9 @@ export function serversFor(command, args) {
   return from && to ? serversOf([from, to]) : undefined;
 }
 
+/** Whether a command gives sidecars certificates. */
+const wantsSentry = (command, args) => command === "test" || (command === "start" && args.includes("--mtls"));
+
 async function test(filters, env) {
   const lint = await run(process.execPath, ["node_modules/@biomejs/biome/bin/biome", "check", "."], {
     stdio: "inherit",
@@ -139,7 +142,7 @@ async function main([command, ...args]) {
   if (command !== "test" && !programs[command])
     throw new SetupError(`usage: node dapr/setup.mjs ${["test", ...Object.keys(programs)].join("|")}`);
   const kinds = serversFor(command, args);
-  const provideTools = kinds ? prepareTools(kinds) : () => ({}); // what is missing is said before minutes are spent
+  const provideTools = kinds ? prepareTools(kinds, wantsSentry(command, args)) : () => ({}); // what is missing is said before minutes are spent
   await prepareCode();
   const env = await provideTools();
   if (command === "test") return test(args, env);

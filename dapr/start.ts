@@ -16,6 +16,7 @@ const usage = `Usage: npm start -- [options]
   --data DIR             where state and logs are kept (data; data/NAME for a shop that is named)
   --ports N              add N, as in 10000 or 20000, to every port, to run beside another system
   --drills               let faults be triggered by requests, for drills
+  --mtls                 certificates for the sidecars, and each called only by whom dapr/access.yaml names
   --help                 show this`;
 
 /** The options of the command line. Throws, with a sentence for people, if they can't be understood. */
@@ -29,6 +30,7 @@ function parseOptions(args: string[]): StartOptions | "help" {
       data: { type: "string" },
       ports: { type: "string" },
       drills: { type: "boolean" },
+      mtls: { type: "boolean" },
       help: { type: "boolean" },
     },
   });

@@ -1,7 +1,9 @@
 /** A sidecar without an app, for who needs the stores of a backend as Dapr makes and sees them. */
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseAllDocuments, stringify } from "yaml";
+import { TOKEN_HEADER } from "#kit/token.js";
 import { guard, unguard } from "./guard.js";
 import { remember } from "./lock.js";
 import { Supervised, until } from "./processes.js";
@@ -24,7 +26,8 @@ const configuration = {
 };
 
 /**
- * Starts a sidecar that has opened these components when it resolves. It is nobody's, so they lose their scopes.
+ * Starts a sidecar that has opened these components when it resolves. It is nobody's, so they lose their scopes; it serves
+ * who shows the token that is answered.
  * @param components as `startServers` answered them; the files are those that it has rendered last
  * @param data the data directory, which is locked by this process
  * @param ports as `--ports`; the sidecar has the ports of the first app's
@@ -34,7 +37,7 @@ export async function startSidecar(
   components: readonly Resolved[],
   data: string,
   ports: number,
-): Promise<{ port: number; stop(): Promise<void> }> {
+): Promise<{ port: number; token: string; stop(): Promise<void> }> {
   const directory = join(data, "run", "migration");
   const names = components.map(({ name }) => name);
   const resources = writeResources(directory, join(data, "run", "resources"), names);
@@ -44,6 +47,7 @@ export async function startSidecar(
   if (first === undefined) throw new Error("a topology has at least one app");
   const instance = { ...first, app: { ...first.app, appID: "migration", enableAppHealthCheck: false } };
   const url = `http://127.0.0.1:${instance.ports.http}/v1.0`;
+  const token = randomBytes(24).toString("base64url");
   const sidecar = new Supervised(
     {
       name: "migration-sidecar",
@@ -57,6 +61,7 @@ export async function startSidecar(
           components.map((component) => ({ ...component, scopes: [] })),
         ),
         DAPR_HOST_IP: "127.0.0.1",
+        DAPR_API_TOKEN: token,
       }),
       log: join(data, "logs", "migration-sidecar.log"),
       port: instance.ports.http,
@@ -83,7 +88,7 @@ export async function startSidecar(
     const isOver = async () => sidecar.failedStarts > 0 || (await sidecar.ready());
     const isReady = (await until(isOver, 30_000)) && sidecar.failedStarts === 0;
     // One whose secret store is missing is left out without an error.
-    const missing = isReady ? await notLoaded(url, names) : names;
+    const missing = isReady ? await notLoaded(url, token, names) : names;
     if (missing.length > 0)
       throw new StartError(
         `A sidecar could not open ${missing.join(", ")}. The end of its log, ${sidecar.spec.log}:\n${sidecar.lastLines()}`,
@@ -92,7 +97,7 @@ export async function startSidecar(
     await guarded.stop();
     throw error;
   }
-  return { port: instance.ports.http, stop: guarded.stop };
+  return { port: instance.ports.http, token, stop: guarded.stop };
 }
 
 /** Copies the files of some components, and of all secret stores. */
@@ -112,8 +117,8 @@ function writeResources(directory: string, rendered: string, names: readonly str
   return resources;
 }
 
-async function notLoaded(url: string, names: readonly string[]): Promise<string[]> {
-  const answer = await fetch(`${url}/metadata`);
+async function notLoaded(url: string, token: string, names: readonly string[]): Promise<string[]> {
+  const answer = await fetch(`${url}/metadata`, { headers: { [TOKEN_HEADER]: token } });
   const { components = [] } = (await answer.json()) as { components?: { name: string }[] };
   return names.filter((name) => !components.some((one) => one.name === name));
 }

@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, delimiter, join, resolve } from "node:path";
-import { build, firstMatch, goFacts, newEnough, oldestGo, sidecar, standIn } from "./go.mjs";
+import { build, firstMatch, goFacts, newEnough, oldestGo, sentry, sidecar, standIn } from "./go.mjs";
 import { alone, root, run, SetupError, step } from "./steps.mjs";
 
 const oldestNode = 20;
@@ -215,6 +215,17 @@ export function plan(facts) {
         "  or set DAPRD to the path of a daprd.",
     );
 
+  if (facts.wantsSentry) {
+    decided.sentry = facts.sentry ?? (canBuild("sentry") ? "build" : (facts.installedSentry ?? "build"));
+    if (wrong.sentry) problems.push(wrong.sentry);
+    else if (decided.sentry === "build" && !canBuild("sentry"))
+      problems.push(
+        "Dapr's certificate authority, sentry, was not found, and it can't be built without Go:\n" +
+          `  ${whyNot("sentry")}. Install Go from https://go.dev/dl, or set SENTRY to the path of one\n` +
+          "  from https://github.com/dapr/dapr/releases, or leave out --mtls.",
+      );
+  }
+
   const manager = packageManagers[packageManager];
   const withoutRoot = [];
   for (const [name, path] of Object.entries(found)) {
@@ -251,9 +262,12 @@ export function plan(facts) {
 const setting = (name) =>
   `${servers[name].variable} to ${servers[name].isDirectory ? "the directory that has them" : "its path"}`;
 
-/** Looks around on this machine, for daprd and for these kinds of servers. */
-function gatherFacts(kinds) {
+/** Looks around on this machine, for daprd and for these kinds of servers; with `wantsSentry`, for that too. */
+function gatherFacts(kinds, wantsSentry) {
   const wrong = {};
+  const givenSentry = process.env.SENTRY && resolve(process.env.SENTRY);
+  if (wantsSentry && givenSentry && !isProgram(givenSentry))
+    wrong.sentry = `SENTRY is set to ${givenSentry}, which is no program.`;
   const given = process.env.DAPRD?.includes("/") ? resolve(process.env.DAPRD) : process.env.DAPRD;
   const envVersion = given && daprdVersion(given);
   if (given && !(envVersion && newEnough(envVersion, oldestDaprd)))
@@ -273,8 +287,10 @@ function gatherFacts(kinds) {
   }
   const isMissing = (name) => !found[name] && !wrong[name];
   const toInstall = kinds.filter((name) => name !== "mongodb" && isMissing(name));
+  const foundSentry = givenSentry || (existsSync(sentry.target()) ? sentry.target() : undefined);
   const toBuild = [
     ...(daprd ? [] : [sidecar]),
+    ...(wantsSentry && !foundSentry ? [sentry] : []),
     ...(kinds.includes("mongodb") && isMissing("mongodb") ? [standIn] : []),
   ];
   const packageManager =
@@ -284,6 +300,10 @@ function gatherFacts(kinds) {
     node: process.versions.node,
     daprd,
     installedDaprd: daprd ? undefined : installedDaprd(),
+    wantsSentry,
+    sentry: foundSentry,
+    // Not on PATH: there are other programs of that name.
+    installedSentry: [join(homedir(), ".dapr", "bin", "sentry")].find(isProgram),
     servers: found,
     wrong,
     ...(toBuild.length > 0 ? goFacts(toBuild) : {}),
@@ -424,9 +444,10 @@ async function install(names, { packageManager, isRoot }) {
 /**
  * Looks for daprd and for these kinds of servers. The function answered provides what is to be built or installed, and
  * gives the environment that tells where all of them are. @throws SetupError if some can't be had
+ * @param wantsSentry whether sidecars are to have certificates
  */
-export function prepareTools(kinds) {
-  const facts = gatherFacts(kinds);
+export function prepareTools(kinds, wantsSentry = false) {
+  const facts = gatherFacts(kinds, wantsSentry);
   const decided = plan(facts);
   return async () => {
     const toInstall = kinds.filter((name) => decided[name] === "install");
@@ -438,8 +459,13 @@ export function prepareTools(kinds) {
       console.log(
         `using ${decided.daprd}: without Go it can't be built with our patch, so a message may be lost when a service is killed (docs/operations.md)`,
       );
+    if (decided.sentry === "build") decided.sentry = await build(sentry);
     if (decided.mongodb === "build") decided.mongodb = await build(standIn);
     const env = kinds.map((name) => [servers[name].variable, decided[name]]);
-    return { DAPRD: decided.daprd, ...Object.fromEntries(env) };
+    return {
+      DAPRD: decided.daprd,
+      ...(decided.sentry && { SENTRY: decided.sentry }),
+      ...Object.fromEntries(env),
+    };
   };
 }

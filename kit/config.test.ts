@@ -10,6 +10,8 @@ describe("the environment of a service", () => {
       port: 8081,
       host: "127.0.0.1",
       daprPort: 3500,
+      sidecarToken: undefined,
+      appToken: undefined,
       slot: hostname(),
       shop: "shops/fashion.yaml",
       dialects: "shops/dialects.yaml",
@@ -22,11 +24,20 @@ describe("the environment of a service", () => {
     const env = {
       ...{ APP_ID: "order2", APP_PORT: "1", APP_HOST: "0.0.0.0", DAPR_HTTP_PORT: "2", REPLICA: "order-1" },
       ...{ SHOP: "shops/x.yaml", DIALECTS: "/etc/words.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
+      ...{ DAPR_API_TOKEN: "theirs", APP_API_TOKEN: "ours" },
     };
     assert.deepEqual(readConfig("order", env), {
       ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
       ...{ shop: "shops/x.yaml", dialects: "/etc/words.yaml", logLevel: "debug", drills: true },
+      ...{ sidecarToken: "theirs", appToken: "ours" },
     });
+  });
+
+  it("takes an empty token for none", () => {
+    const { sidecarToken, appToken } = readConfig("order", {
+      ...{ APP_PORT: "1", DAPR_API_TOKEN: "", APP_API_TOKEN: "" },
+    });
+    assert.deepEqual([sidecarToken, appToken], [undefined, undefined]);
   });
 
   it("names every variable that is wrong", () => {

@@ -9,6 +9,10 @@ const schema = z.object({
   APP_PORT: port,
   /** HTTP port of this replica's own sidecar */
   DAPR_HTTP_PORT: port.default(3500),
+  /** what the sidecar demands of whoever calls it; without one it demands nothing */
+  DAPR_API_TOKEN: z.string().optional(),
+  /** what the sidecar shows when it calls the service; without one the service asks nobody for it */
+  APP_API_TOKEN: z.string().optional(),
   /** the slot that this process fills, unique among the replicas of its service */
   REPLICA: z.string().default(hostname()),
   /** path of the shop's YAML file */
@@ -30,6 +34,10 @@ export interface Config {
   host: string;
   fd?: number | undefined;
   daprPort: number;
+  /** shown to the sidecar with every call */
+  sidecarToken?: string | undefined;
+  /** demanded of callers; see kit/token.ts */
+  appToken?: string | undefined;
   slot: string;
   shop: string;
   dialects: string;
@@ -53,6 +61,9 @@ export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): C
     host: got.APP_HOST,
     fd: got.APP_FD,
     daprPort: got.DAPR_HTTP_PORT,
+    // Set but empty is how compose files and charts say "none".
+    sidecarToken: got.DAPR_API_TOKEN || undefined,
+    appToken: got.APP_API_TOKEN || undefined,
     slot: got.REPLICA,
     shop: got.SHOP,
     dialects: got.DIALECTS,

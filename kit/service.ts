@@ -14,6 +14,7 @@ import { Problem, tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
 import { readShop, type Shop } from "#kit/shop.js";
 import type { Sidecar, Verdict } from "#kit/sidecar.js";
+import { demandToken } from "#kit/token.js";
 
 /** Name of the pub/sub component in every components/ folder. */
 const PUBSUB = "events";
@@ -105,7 +106,9 @@ export function compose(
     ],
     log,
   );
-  koa.middleware.splice(1, 0, ...(parts.before ?? []));
+  const guard =
+    config.appToken === undefined ? [] : [demandToken(config.appToken, definition.front === true)];
+  koa.middleware.splice(1, 0, ...guard, ...(parts.before ?? []));
   return {
     koa,
     subscriptions,
@@ -145,6 +148,7 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   const log = createLogger(definition.app, replica, config.logLevel);
   const sidecar = daprSidecar({
     port: config.daprPort,
+    token: config.sidecarToken,
     pubsub: PUBSUB,
     ...(definition.store ? { store: definition.store } : {}),
   });

@@ -140,6 +140,10 @@ export interface HostOptions {
   drills?: boolean;
   /** port of a stand-in for the sidecar, for a service that speaks to it directly */
   daprPort?: number;
+  /** what the service demands of callers */
+  appToken?: string;
+  /** what it shows to its sidecar */
+  sidecarToken?: string;
   now?: () => Date;
   /** puts something between the service and its sidecar */
   through?: (sidecar: Sidecar) => Sidecar;
@@ -200,6 +204,8 @@ export async function hostInMemory(
       port: 1,
       host: "127.0.0.1",
       daprPort,
+      sidecarToken: options.sidecarToken,
+      appToken: options.appToken,
       slot,
       shop: "",
       dialects: "",

@@ -504,10 +504,11 @@ describe("polyglot from the other side", () => {
 
   it("an app cannot read them through its sidecar", async () => {
     for (const { name } of sidecars()) {
-      const at = `${shop.system.sidecarUrl(appOf(name))}/v1.0/secrets/secrets`;
+      const sidecar = shop.system.sidecarUrl(appOf(name));
       for (const path of ["EVENTS_PASSWORD", "ORDERS_MYSQL", "bulk"]) {
-        const answer = await fetch(`${at}/${path}`);
-        const text = await answer.text();
+        const answer = await shop.http("GET", `/v1.0/secrets/secrets/${path}`, undefined, {}, sidecar);
+        const text = JSON.stringify(answer.body);
+        assert.notEqual(answer.status, 401);
         assert.ok(
           path === "bulk" ? !/PASSWORD|MYSQL/.test(text) : answer.status === 403,
           `${name}: ${path}: ${text}`,
@@ -519,8 +520,9 @@ describe("polyglot from the other side", () => {
   it("a sidecar knows the store of its own app and no other", async () => {
     for (const { name } of sidecars()) {
       const app = appOf(name);
-      const metadata = await (await fetch(`${shop.system.sidecarUrl(app)}/v1.0/metadata`)).json();
-      const known = (metadata as { components: { name: string; type: string }[] }).components
+      const sidecar = shop.system.sidecarUrl(app);
+      const metadata = await shop.http("GET", "/v1.0/metadata", undefined, {}, sidecar);
+      const known = (metadata.body as { components: { name: string; type: string }[] }).components
         .filter(({ type }) => type.startsWith("state."))
         .map((one) => one.name);
       const own = shop.system.components

@@ -133,15 +133,25 @@ describe("compose.yaml", () => {
     }
   });
 
-  it("gives each sidecar the secrets of its components, and nobody anybody else's", () => {
+  it("gives each sidecar the secrets of its components and its tokens, and nobody anybody else's", () => {
+    const tokens = ["DAPR_API_TOKEN", "APP_API_TOKEN"];
     for (const name of names) {
       const wanted = componentsOf(name).flatMap(({ secrets }) => Object.values(secrets));
       assert.deepEqual(
         Object.keys(service(`${name}-sidecar`).environment).sort(),
-        [...new Set(wanted)].sort(),
+        [...new Set([...wanted, ...tokens])].sort(),
       );
+      for (const [variable, of] of [
+        ["DAPR_API_TOKEN", "_SIDECAR"],
+        ["APP_API_TOKEN", ""],
+      ] as const) {
+        const value = service(name).environment[variable];
+        assert.equal(value, `\${${name.toUpperCase()}${of}_TOKEN:?run node dapr/compose/env.mjs}`);
+        assert.equal(service(`${name}-sidecar`).environment[variable], value);
+      }
       for (const quiet of [name, `${name}-pod`])
-        for (const value of Object.values(service(quiet).environment)) assert.doesNotMatch(value, /:\?/);
+        for (const [variable, value] of Object.entries(service(quiet).environment))
+          if (!tokens.includes(variable)) assert.doesNotMatch(value, /:\?/);
     }
   });
 
@@ -173,7 +183,7 @@ describe("compose.yaml", () => {
   });
 
   it("holds no secret: each comes from outside, and without it nothing starts", () => {
-    const secret = /PASSWORD|KEY|MYSQL$/;
+    const secret = /PASSWORD|KEY|MYSQL$|TOKEN$/;
     let count = 0;
     for (const [name, { environment }] of Object.entries(compose.services))
       for (const [variable, value] of Object.entries(environment).filter(([variable]) =>
@@ -182,7 +192,7 @@ describe("compose.yaml", () => {
         assert.match(value, /\$\{\w+:\?run node dapr\/compose\/env\.mjs\}/, `${name}: ${variable}`);
         count++;
       }
-    assert.ok(count > 20);
+    assert.ok(count > 56, `${count} secrets`);
   });
 
   it("checks the health of everything that can be ill, and starts again what has ended", () => {

@@ -127,12 +127,13 @@ describe("the fashion shop on real sidecars", () => {
 
     it("S0-H8, H9: echo, and a service set down by an operator", async () => {
       const delivery = shop.system.url("delivery");
+      const set = (way: string) => shop.http("PUT", `/actuator/${way}`, undefined, {}, delivery);
       const echo = await fetch(`${delivery}/actuator/echo`);
       assert.match(await echo.text(), /^[\w.-]+\/[\d.]+$/);
-      const down = await fetch(`${delivery}/actuator/down`, { method: "PUT" });
-      assert.deepEqual([down.status, await down.json()], [200, { status: "DOWN" }]);
+      const down = await set("down");
+      assert.deepEqual([down.status, down.body], [200, { status: "DOWN" }]);
       assert.equal((await fetch(`${delivery}/actuator/health`)).status, 503);
-      assert.equal((await fetch(`${delivery}/actuator/up`, { method: "PUT" })).status, 200);
+      assert.equal((await set("up")).status, 200);
       assert.deepEqual(await (await fetch(`${delivery}/actuator/health`)).json(), { status: "UP" });
     });
 
@@ -305,11 +306,9 @@ describe("the fashion shop on real sidecars", () => {
           datacontenttype: "application/json",
           data,
         };
-        const answer = await fetch(`${shop.system.sidecarUrl("order")}/v1.0/publish/events/${type}`, {
-          method: "POST",
-          headers: { "content-type": "application/cloudevents+json" },
-          body: JSON.stringify(event),
-        });
+        const headers = { "content-type": "application/cloudevents+json" };
+        const path = `/v1.0/publish/events/${type}`;
+        const answer = await shop.http("POST", path, event, headers, shop.system.sidecarUrl("order"));
         assert.equal(answer.status, 204);
       };
       const data = {

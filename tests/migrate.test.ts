@@ -79,7 +79,10 @@ describe("records of every kind of store in every other", () => {
   async function throughSidecar<T>(use: (stores: Record<Kind, Store>) => Promise<T>): Promise<T> {
     const sidecar = await startSidecar(Object.values(components), data, PORTS);
     const clients = KINDS.map((kind) =>
-      daprSidecar({ port: sidecar.port, store: components[kind].name, pubsub: "none" }),
+      daprSidecar({
+        ...{ port: sidecar.port, token: sidecar.token },
+        ...{ store: components[kind].name, pubsub: "none" },
+      }),
     );
     const stores = Object.fromEntries(KINDS.map((kind, i) => [kind, clients[i]?.store])) as Record<
       Kind,

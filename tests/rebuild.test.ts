@@ -21,7 +21,7 @@ import { order } from "../services/order/src/main.js";
 import { orderview } from "../services/orderview/src/main.js";
 import { payment } from "../services/payment/src/main.js";
 import { store } from "../services/store/src/main.js";
-import { TestShop, until } from "./shop.js";
+import { type Reply, TestShop, until } from "./shop.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -283,18 +283,14 @@ class Patient {
     });
   }
 
-  private state(path: string, body: unknown): Promise<Response> {
-    const url = `${this.shop.system.sidecarUrl("orderview")}/v1.0/state/orderview${path}`;
-    return fetch(url, {
-      method: "POST",
-      body: JSON.stringify(body),
-      headers: { "content-type": "application/json" },
-    });
+  private state(path: string, body: unknown): Promise<Reply> {
+    const sidecar = this.shop.system.sidecarUrl("orderview");
+    return this.shop.http("POST", `/v1.0/state/orderview${path}`, body, {}, sidecar);
   }
 
   /** What the view's store has under a key. */
   async stored(key: string): Promise<{ state: Record<string, unknown> } | undefined> {
-    const [row] = (await (await this.state("/bulk", { keys: [key] })).json()) as { data?: never }[];
+    const [row] = (await this.state("/bulk", { keys: [key] })).body as { data?: never }[];
     return row?.data;
   }
 
@@ -427,9 +423,13 @@ describe("coffee: paid later, made, delivered; the view in Redis", () => {
     // It goes on from there.
     const next = await place();
     await row(next, { paymentStatus: "PaymentRequested" });
-    const { code: again, said: nothing } = await command("--ports", String(PORTS));
+    const { code: again, said: nothing } = await command("--data", shop.data, "--ports", String(PORTS));
     assert.match(nothing, /^rebuilt 8 rows in [\d.]+ s: 0 missing, 0 differed$/m);
     assert.equal(again, 0);
+    // Its token is in its data directory.
+    const refused = await command("--ports", String(PORTS));
+    assert.match(refused.said, /demands the token of its data directory.*: add --data DIR\.$/m);
+    assert.equal(refused.code, 1);
   });
 });
 

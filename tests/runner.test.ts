@@ -22,8 +22,12 @@ let directories = 0;
 const newData = () => join(temporary, `data-${directories++}`);
 const start = (options: StartOptions = {}) => startSystem({ topology, data: newData(), ports, ...options });
 
-async function json<T = Record<string, string>>(url: string, init?: RequestInit): Promise<T> {
-  const response = await fetch(url, init);
+/** The stub demands no token, its sidecar does. */
+async function json<T = Record<string, string>>(
+  url: string,
+  headers: Record<string, string> = {},
+): Promise<T> {
+  const response = await fetch(url, { headers });
   assert.ok(response.ok, `${url}: ${response.status}`);
   return (await response.json()) as T;
 }
@@ -80,7 +84,8 @@ describe("a running system", () => {
   });
 
   it("can be seen by `dapr list`", async () => {
-    const { extended } = await json<Metadata>(`${system.sidecarUrl("ping")}/v1.0/metadata`);
+    const sidecar = system.sidecarUrl("ping");
+    const { extended } = await json<Metadata>(`${sidecar}/v1.0/metadata`, system.headersFor(sidecar));
     const app = system.processes().find(({ name }) => name === "ping-0");
     assert.equal(extended.appPID, String(app?.pid));
     assert.equal(extended.cliPID, String(process.pid));
@@ -90,10 +95,11 @@ describe("a running system", () => {
   it("passes calls and messages, with their trace", async () => {
     const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const invoke = `${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/headers`;
-    assert.equal((await json(invoke, { headers: { traceparent } })).traceparent, traceparent);
+    const token = system.headersFor(system.sidecarUrl("ping"));
+    assert.equal((await json(invoke, { traceparent, ...token })).traceparent, traceparent);
 
     const publish = `${system.sidecarUrl("ping")}/v1.0/publish/events/ticks?metadata.cloudevent.traceparent=${traceparent}`;
-    const headers = { "content-type": "application/json" };
+    const headers = { "content-type": "application/json", ...token };
     assert.equal((await fetch(publish, { method: "POST", headers, body: '{"n":1}' })).status, 204);
     const delivered = () => json<Delivered>(`${system.url("ping")}/delivered`);
     assert.ok(await until(async () => (await delivered()).length > 0, 5000));
@@ -114,8 +120,9 @@ describe("a running system", () => {
 
   it("brings what `dapr list` shows up to date after that", async () => {
     const app = system.processes().find(({ name }) => name === "ping-0");
+    const sidecar = system.sidecarUrl("ping");
     const shown = async () =>
-      (await json<Metadata>(`${system.sidecarUrl("ping")}/v1.0/metadata`)).extended.appPID;
+      (await json<Metadata>(`${sidecar}/v1.0/metadata`, system.headersFor(sidecar))).extended.appPID;
     assert.ok(await until(async () => (await shown()) === String(app?.pid), 5000));
   });
 

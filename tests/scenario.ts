@@ -180,7 +180,7 @@ export class Performance {
   private async once(command: string, at: string | undefined, expected: Step["expect"]): Promise<Answer> {
     const call = this.call(command, at);
     this.tell(this.shown(call));
-    const answer = await ask(call);
+    const answer = await this.ask(call);
     return this.judge(call, answer, expected);
   }
 
@@ -188,7 +188,7 @@ export class Performance {
     const call = this.call(command, at);
     this.tell(`${this.shown(call)}   (until it is so)`);
     const answer = await lookAgain(
-      () => ask(call).catch((error: Error) => ({ status: 0, headers: {}, body: error.message })),
+      () => this.ask(call).catch((error: Error) => ({ status: 0, headers: {}, body: error.message })),
       (one) => judgement(one, expected).length === 0,
     );
     return this.judge(call, answer, expected);
@@ -257,7 +257,7 @@ export class Performance {
 
   private call(command: string, at: string | undefined): Call {
     const fill = (word: string) => String(this.fillIn(word));
-    return { ...parseHttpie(command, fill), base: this.base(at), words: command };
+    return { ...parseHttpie(command, fill), base: this.base(at), at, words: command };
   }
 
   private base(at: string | undefined): string {
@@ -268,9 +268,16 @@ export class Performance {
       : this.system.sidecarUrl(app, Number(number));
   }
 
-  /** As it can be typed into a terminal. */
-  private shown({ words, base }: Call): string {
-    return String(this.fillIn(words)).replace(/ \//, ` ${base.replace(/.*:/, ":")}/`);
+  /** As it can be typed into a terminal, in the data directory. */
+  private shown({ words, base, at }: Call): string {
+    const command = String(this.fillIn(words)).replace(/ \//, ` ${base.replace(/.*:/, ":")}/`);
+    const token = at === undefined ? "" : ` "$(cat run/tokens/${at.replace(/-\d+/, "")})"`;
+    return command + token;
+  }
+
+  /** At a service's or a sidecar's own port, its token is shown. */
+  private ask(call: Call): Promise<Answer> {
+    return ask(call.at === undefined ? call : withHeaders(call, this.system.headersFor(call.base)));
   }
 
   private pid(app: string): number | undefined {
@@ -297,8 +304,15 @@ export class Performance {
 
 interface Call extends HttpieCall {
   base: string;
+  /** whose own port is asked, if not the gateway's */
+  at: string | undefined;
   words: string;
 }
+
+const withHeaders = (call: Call, headers: Record<string, string>): Call => ({
+  ...call,
+  headers: { ...headers, ...call.headers },
+});
 
 /** The process of an app: `payment` is its only replica, `delivery-1` one of several. */
 const replica = (app: string): string => (/-\d+$/.test(app) ? app : `${app}-0`);

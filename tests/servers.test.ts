@@ -8,7 +8,6 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -31,6 +30,7 @@ import { Passwords, resolve } from "#dapr/secrets.js";
 import { kindOf, serversFor } from "#dapr/servers.js";
 import { readTopology, render } from "#dapr/topology.js";
 import { Amqp } from "./amqp.js";
+import { listenersOf } from "./listeners.js";
 
 const offset = 13_000;
 const temporary = mkdtempSync(join(tmpdir(), "jangteo-servers-")); // only its owner may enter
@@ -502,26 +502,6 @@ describe("what a server is told", () => {
     await assert.rejects(runToEnd("/no/such/program", [], { cwd: temporary }), /could not be started/);
   });
 });
-
-/** The addresses, as the kernel writes them, on which a process listens. */
-function listenersOf(pid: number): string[] {
-  const sockets = new Set(
-    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-      try {
-        return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? [];
-      } catch {
-        return []; // closed meanwhile
-      }
-    }),
-  );
-  return ["tcp", "tcp6"].flatMap((family) =>
-    readFileSync(`/proc/${pid}/net/${family}`, "utf8")
-      .split("\n")
-      .map((line) => line.trim().split(/\s+/))
-      .filter(([, , , state, , , , , , inode]) => state === "0A" && sockets.has(inode ?? ""))
-      .map(([, address]) => address ?? ""),
-  );
-}
 
 /** All processes that a process has started, and theirs. */
 function descendants(pid: number): number[] {

@@ -27,6 +27,9 @@ interface Facts {
   node: string;
   daprd?: string | undefined;
   installedDaprd?: string | undefined;
+  wantsSentry?: boolean;
+  sentry?: string;
+  installedSentry?: string;
   servers?: Record<string, string | undefined>;
   wrong?: Record<string, string>;
   go?: string;
@@ -124,6 +127,18 @@ describe("the plan of the set-up", () => {
       () => plan({ ...without("mongodb"), go: "1.20.14" }),
       /mongod was .*older than 1\.21.*MONGOD/s,
     );
+  });
+
+  it("has sentry where it is asked for: given, built, or installed where there is no Go", () => {
+    const wanted = { ...here, wantsSentry: true };
+    assert.equal(plan(here).sentry, undefined);
+    assert.equal(plan({ ...wanted, sentry: "/opt/sentry" }).sentry, "/opt/sentry");
+    const installed = { ...wanted, installedSentry: "/opt/dapr/sentry" };
+    assert.equal(plan({ ...installed, go: "1.26.8" }).sentry, "build", "which listens on loopback only");
+    assert.equal(plan(installed).sentry, "/opt/dapr/sentry");
+    assert.throws(() => plan(wanted), /sentry, was not found.*no Go.*go\.dev.*set SENTRY.*leave out --mtls/s);
+    const wrong = { ...wanted, wrong: { sentry: "SENTRY is wrong" } };
+    assert.throws(() => plan(wrong), /- SENTRY is wrong$/m);
   });
 
   it("says how to install by hand where there is no package manager", () => {
@@ -505,6 +520,24 @@ describe("the set-up", () => {
       assert.equal(code, 0);
       assert.match(output, new RegExp(`^${got.source}$`));
       assert.equal(calls().length, before);
+    });
+
+    it("builds sentry, with its own patch, where certificates are asked for", async () => {
+      const loopback: Patch = JSON.parse(
+        readFileSync(join(root, "dapr/tools/patches/sentry/loopback.json"), "utf8"),
+      );
+      write(join(dapr, loopback.file), `before\n${loopback.find}\nafter\n`);
+      const before = calls().length;
+      const { code, output } = await run({}, ["--backend", "both", "--mtls"]);
+      assert.equal(code, 0, output);
+      const made = calls().slice(before).join("\n");
+      assert.match(made, /go build .*-o \S+\/sentry github\.com\/dapr\/dapr\/cmd\/sentry$/m);
+      assert.doesNotMatch(made, /daprd/, "which stays as it is");
+      const source = readFileSync(join(built, loopback.module, loopback.file), "utf8");
+      assert.equal(source, `before\n${loopback.replace}\nafter\n`);
+      const after = calls().length;
+      await run({}, ["--backend", "both", "--mtls"]);
+      assert.equal(calls().length, after);
     });
 
     it("takes a mongod that is there instead of its stand-in", async () => {

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import cors from "@koa/cors";
 import type Koa from "koa";
-import type { Pool } from "undici";
-import { daprErrorCode } from "#kit/dapr.js";
+import type { Dispatcher } from "undici";
+import { isAmongUs } from "#kit/dapr.js";
 import type { Dialects } from "#kit/dialects.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
@@ -78,7 +78,7 @@ export const crossOrigin = ({ origins, credentials }: Shop["cors"]): Koa.Middlew
   });
 
 /** Passes requests to the service that answers for their collection, through the gateway's own sidecar. */
-export function proxy(sidecar: Pool, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
+export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
   return async (ctx, next) => {
     // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
     const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
@@ -108,7 +108,7 @@ export function proxy(sidecar: Pool, openings: ReadonlyMap<string, Opened>): Koa
     const text = await answer.body.text().catch(() => {
       throw notNow(route.app);
     });
-    if (answer.statusCode >= 500 && fromSidecar(answer.headers["content-type"], text))
+    if (isAmongUs(answer.statusCode, ofSidecar(answer.headers["content-type"], text)))
       throw notNow(route.app);
     // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
     const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
@@ -139,13 +139,13 @@ function forwarded(ctx: Koa.Context, path: string): Record<string, string> {
   return headers;
 }
 
-/** A sidecar that cannot reach the service answers in its own words. */
-function fromSidecar(type: unknown, text: string): boolean {
-  if (!String(type ?? "").startsWith("application/json")) return false;
+/** What may be a sidecar's own words: our services' errors are of another type. */
+function ofSidecar(type: unknown, text: string): unknown {
+  if (!String(type ?? "").startsWith("application/json")) return undefined;
   try {
-    return daprErrorCode(JSON.parse(text)) !== undefined;
+    return JSON.parse(text);
   } catch {
-    return false;
+    return undefined;
   }
 }
 

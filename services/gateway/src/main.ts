@@ -1,7 +1,7 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
-import { Pool } from "undici";
 import type { Config } from "#kit/config.js";
+import { sidecarPool } from "#kit/dapr.js";
 import { CONFIG, DIALECTS, main, type ServiceDefinition, SHOP } from "#kit/service.js";
 import type { Shop } from "#kit/shop.js";
 import { crossOrigin, openings, proxy, routes } from "./http.js";
@@ -13,8 +13,10 @@ export const gateway: ServiceDefinition = {
   front: true,
   compose(c: DependencyContainer) {
     c.register(SIDECAR_POOL, {
-      useFactory: () =>
-        new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 256 }),
+      useFactory: () => {
+        const { daprPort, sidecarToken } = c.resolve<Config>(CONFIG);
+        return sidecarPool({ port: daprPort, token: sidecarToken }, 256);
+      },
     });
     const open = openings(c.resolve(DIALECTS));
     return {

@@ -284,6 +284,19 @@ describe("the gateway", () => {
     const problem = assertProblem(refused, 503, "unavailable");
     assert.deepEqual([refused.headers["retry-after"], problem.service], ["2", "order"]);
     assert.doesNotMatch(JSON.stringify(problem), /secret/);
+    // Not permitted, or a token that is not theirs: a mistake of ours, and none of the customer's.
+    for (const [status, type, text] of [
+      [
+        403,
+        "application/json",
+        '{"errorCode":"ERR_DIRECT_INVOKE","message":"access control policy: secret"}',
+      ],
+      [401, "text/plain", "invalid api token"],
+      [401, "application/problem+json", '{"type":"urn:jangteo:problem:not-through-the-sidecar"}'],
+    ] as const) {
+      answer = (_, response) => response.writeHead(status, { "content-type": type }).end(text);
+      assertProblem(await http("GET", "/orders"), 503, "unavailable");
+    }
     answer = (_, response) => {
       response.writeHead(500, { "content-type": "application/json" });
       response.end('{"oops":true}');
