@@ -75,6 +75,12 @@ const patches = () =>
     .filter((file) => file.endsWith(".json"))
     .sort();
 
+/** One patch: a `find` and a `replace`, or several of them as `changes`. */
+function readPatch(path) {
+  const { module, file, changes, ...only } = JSON.parse(readFileSync(path, "utf8"));
+  return { module, file, changes: changes ?? [only] };
+}
+
 /**
  * Writes copies of the modules that have patches, patched, and answers the go.mod that uses them. (`go build -overlay` would be
  * simpler, but Go allows it for no file of its module cache.)
@@ -83,16 +89,20 @@ async function patched(temporary) {
   const here = join(root, sidecar.directory);
   const copies = {};
   for (const patch of patches()) {
-    const { module, file, find, replace } = JSON.parse(readFileSync(join(here, "patches", patch), "utf8"));
+    const { module, file, changes } = readPatch(join(here, "patches", patch));
     copies[module] ??= await copyModule(module, join(temporary, basename(module)), here);
     const path = join(copies[module], file);
-    const parts = readFileSync(path, "utf8").split(find);
-    if (parts.length !== 2)
-      throw new SetupError(
-        `dapr/tools/patches/${patch} does not fit ${file} of Dapr ${daprVersion()}: what it replaces is there ${parts.length - 1} times.`,
-      );
+    let text = readFileSync(path, "utf8");
+    for (const { find, replace } of changes) {
+      const parts = text.split(find);
+      if (parts.length !== 2)
+        throw new SetupError(
+          `dapr/tools/patches/${patch} does not fit ${file} of Dapr ${daprVersion()}: what it replaces is there ${parts.length - 1} times.`,
+        );
+      text = parts.join(replace);
+    }
     chmodSync(path, 0o644); // in the module cache all is read-only
-    writeFileSync(path, parts.join(replace));
+    writeFileSync(path, text);
   }
   const replaced = Object.entries(copies).map(
     ([module, copy]) => `replace ${module} => ${JSON.stringify(copy)}\n`,

@@ -15,13 +15,19 @@ export interface ProcessSpec {
   env: (restarts: number) => Record<string, string | undefined>;
   /** Whom the process belongs to; ours if not given. See {@link spawnFor}. */
   owner?: Owner | undefined;
-  /** What asks the process to end, SIGTERM if not given. */
+  /** What asks the process to end when the system stops, SIGTERM if not given. */
   endSignal?: NodeJS.Signals | undefined;
+  /** Asks the process to end where that takes more than a signal; the signal follows if this fails. */
+  end?: (() => Promise<void>) | undefined;
+  /** Sockets that the process finds open as file descriptors from 3 on. */
+  sockets?: number[];
   /** Both output streams are appended to this file. */
   log: string;
   port: number;
   /** One quick check whether the process does its work now. */
   ready: () => Promise<boolean>;
+  /** One quick check whether the process answers at all, if that is less than `ready`; who fails it again and again is killed. */
+  alive?: () => Promise<boolean>;
 }
 
 /** Where a program is, behind all links; what was asked for if it can't be found. */
@@ -59,7 +65,7 @@ export function spawnFor(
   owner: Owner | undefined,
   command: string,
   args: string[],
-  { cwd, stdio, ...options }: SpawnOptions & { cwd: string; stdio: [Stdio, Stdio, Stdio] },
+  { cwd, stdio, ...options }: SpawnOptions & { cwd: string; stdio: Stdio[] },
 ): ChildProcess {
   if (owner === undefined) return spawn(command, args, { cwd, stdio, ...options });
   const directory = openSync(cwd, "r");
@@ -115,8 +121,9 @@ export class Supervised {
   restarts = 0;
   /** How often it ended of itself without having been seen ready since its start. */
   failedStarts = 0;
+  stopping = false;
   #wasReady = false;
-  #stopping = false;
+  #stuck = false;
   #crashes = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -129,14 +136,14 @@ export class Supervised {
   ) {}
 
   start(): void {
-    const { command, args, cwd, env, log, owner } = this.spec;
+    const { command, args, cwd, env, log, owner, sockets = [] } = this.spec;
     const file = openSync(log, "a");
     const startedAt = Date.now();
     this.#wasReady = false;
     const child = spawnFor(owner, command, args, {
       cwd,
       env: { ...process.env, ...env(this.restarts) },
-      stdio: ["ignore", file, file],
+      stdio: ["ignore", file, file, ...sockets],
       // A session of its own: Ctrl-C in the terminal reaches only the runner, which stops things in order.
       detached: true,
     });
@@ -174,15 +181,42 @@ export class Supervised {
     if (!["SIGSTOP", "SIGCONT"].includes(signal)) await until(() => this.pid !== pid, 10_000);
   }
 
-  /** Ends the process for good: its end signal, and SIGKILL if it still runs after `patience` ms. */
+  /** Kills a process that runs but does not answer. Unlike one that crashes after a good while, it is not started at once again and again. */
+  killStuck(): void {
+    if (this.pid === undefined) return;
+    this.#stuck = true;
+    process.kill(this.pid, "SIGKILL");
+  }
+
+  /** Asks the process to end and not to be started again, as `signal` does it. */
+  leave(signal: NodeJS.Signals): void {
+    this.stopping = true;
+    clearTimeout(this.#timer);
+    if (this.pid !== undefined) process.kill(this.pid, signal);
+  }
+
+  /** Ends the process for good: what asks it to end, and SIGKILL if it still runs after `patience` ms. */
   async stop(patience: number): Promise<void> {
-    this.#stopping = true;
+    this.stopping = true;
     clearTimeout(this.#timer);
     if (this.pid === undefined) return;
-    process.kill(this.pid, patience > 0 ? (this.spec.endSignal ?? "SIGTERM") : "SIGKILL");
-    if (await until(() => this.pid === undefined, patience)) return;
+    if (patience > 0) await this.#askToEnd(patience);
+    if (this.pid === undefined) return;
     process.kill(this.pid, "SIGKILL");
     await until(() => this.pid === undefined, 1000);
+  }
+
+  /** Resolves once it has ended by itself; after `patience` ms it is killed. */
+  async ended(patience: number): Promise<void> {
+    if (!(await until(() => this.pid === undefined, patience))) await this.stop(0);
+  }
+
+  async #askToEnd(patience: number): Promise<void> {
+    const { end, endSignal = "SIGTERM" } = this.spec;
+    const signal = () => this.pid !== undefined && process.kill(this.pid, endSignal);
+    if (end) await end().catch(signal);
+    else signal();
+    await until(() => this.pid === undefined, patience);
   }
 
   /** The end of the log, for an error message. */
@@ -192,10 +226,11 @@ export class Supervised {
 
   #ended(how: string, uptime: number, killed: boolean): void {
     this.pid = undefined;
-    if (this.#stopping) return;
+    if (this.stopping) return;
     // Who is killed has not failed to start.
     if (!this.#wasReady && !killed) this.failedStarts++;
-    if (uptime > stableAfter) this.#crashes = 0;
+    if (uptime > stableAfter && !this.#stuck) this.#crashes = 0;
+    this.#stuck = false;
     const wait = backoff[Math.min(this.#crashes++, backoff.length - 1)] ?? 0;
     const when = wait ? `again in ${wait / 1000} s` : "again now";
     this.onCrash(`${this.spec.name} ${how} and is started ${when}; log: ${this.spec.log}`);

@@ -9,14 +9,19 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readDialects } from "#kit/dialects.js";
 import { readShop, type Shop } from "#kit/shop.js";
+import { type Control, openControl } from "./control.js";
+import { type Door, openDoor } from "./door.js";
 import { guard, unguard } from "./guard.js";
+import { keepAlive, type Liveness, readLiveness } from "./liveness.js";
 import { endLeftovers, lock, remember, unlock } from "./lock.js";
 import { type ProcessSpec, Supervised } from "./processes.js";
+import { Replicas } from "./replicas.js";
 import { environmentOf, Passwords, type Resolved, resolve as resolveSecrets } from "./secrets.js";
 import { type Server, serversFor } from "./servers.js";
 import {
   type Instance,
   instances,
+  place,
   type Rendered,
   readTopology,
   render,
@@ -53,9 +58,11 @@ export interface StartOptions {
   drills?: boolean;
   /** Sets FAULTS for an app (`order`) or one of its replicas (`order-1`), in its first start only. */
   faults?: Record<string, string>;
+  /** When a process that does not answer is killed, as `period=1,failures=3`. Default: LIVENESS, or as dapr/liveness.ts says. */
+  liveness?: string;
   /** The topology file. Default: dapr/dapr.yaml. */
   topology?: string;
-  /** Told, in sentences for people, about crashes and restarts. Default: nobody is. */
+  /** Told, in sentences for people, about crashes, restarts and replicas. Default: nobody is. */
   onEvent?: (message: string) => void;
 }
 
@@ -73,9 +80,9 @@ export interface ProcessInfo {
 export interface System {
   /** The offset that was added to every port. */
   ports: number;
-  /** The base URL of an app. */
+  /** The base URL of an app, of the first of its replicas that run, or of a later one; of the gateway, what clients know. */
   url(app: string, replica?: number): string;
-  /** The base URL of an app's sidecar. */
+  /** The base URL of the sidecar of such a replica. */
   sidecarUrl(app: string, replica?: number): string;
   /** The base URL of the gateway. */
   readonly gateway: string;
@@ -84,6 +91,14 @@ export interface System {
   processes(): ProcessInfo[];
   /** Sends a signal to a process and, if the signal ends processes, waits for its end. It is then started again. */
   kill(name: string, signal?: NodeJS.Signals): Promise<void>;
+  /**
+   * Replaces each replica of an app by a new process: one after another the new one is started, and the old one ended once
+   * the new one does its work, or, without `readiness`, as soon as it has been started. What the old one has begun it finishes.
+   * @throws StartError if there is no such app, or if a new process does not get ready; then the old one goes on
+   */
+  roll(app: string, options?: { readiness?: boolean }): Promise<void>;
+  /** Starts or ends replicas of an app, from 0 to 10; of those that end, what they have begun is finished. @throws StartError */
+  scale(app: string, count: number): Promise<void>;
   /** Resolves once a process (all of them, if none is named) does its work; rejects after a minute. */
   waitReady(name?: string): Promise<void>;
   /** Ends everything in order, within 10 s; with `now`, at once. May be called repeatedly. */
@@ -96,6 +111,10 @@ const isFirst = ({ replica }: Instance) => replica === 0;
 const readyWithin = 60_000;
 const maxFailedStarts = 5;
 const maxLogBytes = 10_000_000;
+/** How long a replica that leaves may take for what it has begun; kit's DRAIN.most is less. */
+const drainPatience = 9000;
+/** Other sidecars may just have been told the address of a replica that leaves. */
+const lastCalls = 200;
 /** How long each kind may take to stop, in this order: an app uses its sidecar, and that its servers, to the end. */
 const stopPatience = { app: 4000, sidecar: 3500, server: 2000 };
 
@@ -109,7 +128,7 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
   const data = resolve(options.data ?? join(root, "data", rules.isUsual ? "" : (rules.shop?.name ?? "")));
   const list = instances(topology, options.replicas ?? {}, offset);
 
-  return alone(list, data, options, async (system) => {
+  return alone(list, data, { ...options, topology }, async (system) => {
     checkMoves(data);
     const rendered = render(topology, join(data, "run"), offset);
     checkBindings(rules.shop, rendered);
@@ -118,11 +137,13 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
     const components = resolveSecrets(rendered.components, passwords, offset);
     system.components = components;
     await system.startServers(serversFor(components, data, passwords, offset), list);
+    const door = system.openDoor();
     const begin = async (instance: Instance) => {
       system.start(sidecarSpec(instance, rendered, components, data));
       await system.waitLoaded(`${instance.name}-sidecar`, `http://127.0.0.1:${instance.ports.http}`);
-      system.start(appSpec(instance, options, shop));
+      system.start(appSpec(instance, options, shop, door));
     };
+    system.begin = begin;
     // Sidecars that make the same file or schema at the same moment get in each other's way (and one that fails to open the
     // file for name resolution runs on without ever getting ready): the first one makes what all share, then the first
     // one of each service what its replicas share.
@@ -133,6 +154,7 @@ export async function startSystem(options: StartOptions = {}): Promise<System> {
         await Promise.all(round.slice(i, i + AT_ONCE).map(begin));
     await system.waitReady();
     await Promise.all(list.map((instance) => system.announce(instance)));
+    await system.openControl();
     return system;
   });
 }
@@ -153,7 +175,8 @@ export async function startServers(
 ): Promise<Servers> {
   const offset = options.ports ?? 0;
   const data = resolve(options.data ?? join(root, "data"));
-  return alone([], data, options, async (system) => {
+  const nothing: Topology = { apps: [], resources: [], config: undefined };
+  return alone([], data, { ...options, topology: nothing }, async (system) => {
     const passwords = new Passwords(data);
     const file = options.topology ?? join(root, "dapr", "dapr.yaml");
     const backends = options.backends.map((backend) => {
@@ -169,12 +192,13 @@ export async function startServers(
 async function alone<T>(
   list: Instance[],
   data: string,
-  { ports = 0, onEvent = () => {} }: Pick<StartOptions, "ports" | "onEvent">,
+  options: Pick<StartOptions, "ports" | "onEvent" | "liveness"> & { topology: Topology },
   begin: (system: LocalSystem) => Promise<T>,
 ): Promise<T> {
   for (const directory of ["run", "logs"]) mkdirSync(join(data, directory), { recursive: true });
+  const liveness = readLiveness(options.liveness ?? process.env.LIVENESS);
   lock(data);
-  const system = new LocalSystem(list, data, ports, onEvent);
+  const system = new LocalSystem(options.topology, list, data, options.ports ?? 0, liveness, options.onEvent);
   guard(system);
   try {
     await system.endLeftovers();
@@ -187,17 +211,43 @@ async function alone<T>(
 
 class LocalSystem implements System {
   components: Resolved[] = [];
+  /** Starts one replica; set once it is known how. */
+  begin: (instance: Instance) => Promise<void> = () => Promise.reject(new Error("nothing to start yet"));
   readonly #processes: Supervised[] = [];
+  readonly #replicas: Replicas;
+  readonly #listeners = new Set<(message: string) => void>();
+  #door: Door | undefined;
+  #control: Control | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(
-    private readonly instances: Instance[],
+    private readonly topology: Topology,
+    list: Instance[],
     private readonly data: string,
     readonly ports: number,
-    private readonly tell: (message: string) => void,
-  ) {}
+    private readonly liveness: Liveness,
+    onEvent: (message: string) => void = () => {},
+  ) {
+    this.#listeners.add(onEvent);
+    this.#replicas = new Replicas(topology, list, ports, {
+      isFree: async (instance) => (await busyAmong(portsOf(instance))).length === 0,
+      begin: (instance) => this.begin(instance),
+      ready: async (instance) => {
+        await Promise.all([this.waitReady(`${instance.name}-sidecar`), this.waitReady(instance.name)]);
+        await this.announce(instance);
+      },
+      end: (instance) => this.#drain(instance),
+      tell: this.tell,
+    });
+  }
+
+  private readonly tell = (message: string): void => {
+    for (const listener of this.#listeners) listener(message);
+  };
 
   url(app: string, replica = 0): string {
+    const door = this.#doorPort;
+    if (app === "gateway" && door !== undefined) return `http://127.0.0.1:${door}`;
     return `http://127.0.0.1:${this.#instance(app, replica).ports.app}`;
   }
 
@@ -217,6 +267,14 @@ class LocalSystem implements System {
 
   async kill(name: string, signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     await this.#process(name).kill(signal);
+  }
+
+  roll(app: string, { readiness = true } = {}): Promise<void> {
+    return this.#replicas.roll(app, readiness);
+  }
+
+  scale(app: string, count: number): Promise<void> {
+    return this.#replicas.scale(app, count);
   }
 
   async waitReady(name?: string): Promise<void> {
@@ -249,6 +307,31 @@ class LocalSystem implements System {
     await Promise.all(servers.map((server) => server.prepare()));
   }
 
+  /** Opens the address that clients know, for the gateway to listen at. */
+  openDoor(): Door | undefined {
+    const port = this.#doorPort;
+    if (port !== undefined) this.#door = openDoor(port);
+    return this.#door;
+  }
+
+  /** Lets `npm run restart` and `npm run scale` in. */
+  async openControl(): Promise<void> {
+    this.#control = await openControl(this.data, async (order, say) => {
+      this.#listeners.add(say);
+      try {
+        if (order.kind === "scale")
+          for (const [app, count] of Object.entries(order.counts)) await this.scale(app, count);
+        else for (const app of this.#named(order.apps)) await this.roll(app);
+      } finally {
+        this.#listeners.delete(say);
+      }
+    });
+    if (this.#control === undefined)
+      this.tell(
+        `npm run restart and npm run scale can't reach this system: the path of ${this.data} is too long`,
+      );
+  }
+
   async stop({ now = false } = {}): Promise<void> {
     this.#stopping ??= this.#stopInOrder();
     if (now) await Promise.all(this.#processes.map((process) => process.stop(0)));
@@ -272,6 +355,7 @@ class LocalSystem implements System {
     const process = new Supervised({ ...spec, log }, started, this.tell);
     this.#processes.push(process);
     process.start();
+    keepAlive(process, this.liveness, this.tell);
   }
 
   /** Tells a sidecar what `dapr list` shows about its app. */
@@ -291,7 +375,9 @@ class LocalSystem implements System {
   }
 
   async #announceAgain(restarted: string): Promise<void> {
-    const instance = this.instances.find(({ name }) => restarted === name || restarted === `${name}-sidecar`);
+    const instance = this.#replicas.all.find(
+      ({ name }) => restarted === name || restarted === `${name}-sidecar`,
+    );
     if (!instance) return;
     try {
       await this.waitReady(`${instance.name}-sidecar`);
@@ -301,17 +387,51 @@ class LocalSystem implements System {
     }
   }
 
+  /**
+   * Ends one replica while others go on. First its sidecar leaves the name resolution and takes no more messages; then the app
+   * answers what it has been asked and puts its journal away, for which it needs its sidecar, which ends last.
+   */
+  async #drain({ name }: Instance): Promise<void> {
+    const ofIt = (process: Supervised) => [name, `${name}-sidecar`].includes(process.spec.name);
+    const app = this.#processes.find(({ spec }) => spec.name === name);
+    const sidecar = this.#processes.find(({ spec }) => spec.name === `${name}-sidecar`);
+    sidecar?.leave("SIGTERM");
+    await delay(lastCalls);
+    app?.leave("SIGTERM");
+    await app?.ended(drainPatience);
+    await sidecar?.stop(stopPatience.sidecar);
+    const left = this.#processes.filter((process) => !ofIt(process));
+    this.#processes.splice(0, this.#processes.length, ...left);
+    if (this.#stopping === undefined) remember(this.data, this.processes());
+  }
+
   async #stopInOrder(): Promise<void> {
+    this.#control?.close();
     for (const kind of ["app", "sidecar", "server"] as const) {
       const ofKind = this.#processes.filter(({ spec }) => spec.kind === kind);
       await Promise.all(ofKind.map((process) => process.stop(stopPatience[kind])));
     }
+    this.#door?.close();
     unlock(this.data);
     unguard(this);
   }
 
+  get #doorPort(): number | undefined {
+    const app = this.topology.apps.find(({ appID }) => appID === "gateway");
+    return app && place(app, 0, this.ports).ports.app;
+  }
+
+  /** The services that an operator names. @throws StartError */
+  #named(apps: string[]): string[] {
+    const known = this.topology.apps.map(({ appID }) => appID);
+    const unknown = apps.find((app) => app !== "all" && !known.includes(app));
+    if (unknown !== undefined)
+      throw new StartError(`no service "${unknown}"; there are ${known.join(", ")}, and all`);
+    return known.filter((app) => apps.includes(app) || apps.includes("all"));
+  }
+
   #instance(app: string, replica: number): Instance {
-    const found = this.instances.find((instance) => instance.name === `${app}-${replica}`);
+    const found = this.#replicas.of(app)[replica];
     if (!found) throw new Error(`no replica ${replica} of ${app} runs here`);
     return found;
   }
@@ -359,6 +479,10 @@ function sidecarSpec(
       DAPR_HOST_IP: "127.0.0.1", // the address it registers for other sidecars
     }),
     port: ports.http,
+    end: async () => {
+      await fetch(`${sidecar}/shutdown`, { method: "POST", signal: AbortSignal.timeout(1000) });
+    },
+    alive: () => answers(`${sidecar}/healthz`),
     // A call to its own app passes only when the sidecar's health probe has found the app healthy.
     ready: async () =>
       (await answers(`${sidecar}/healthz`)) &&
@@ -366,8 +490,14 @@ function sidecarSpec(
   };
 }
 
-function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit<ProcessSpec, "log"> {
+function appSpec(
+  instance: Instance,
+  options: StartOptions,
+  shop: string | undefined,
+  door: Door | undefined,
+): Omit<ProcessSpec, "log"> {
   const { app, name, ports, replica } = instance;
+  const sockets = door && app.appID === "gateway" ? [door.fd] : [];
   const [program = "", ...args] = app.command;
   return {
     name,
@@ -385,11 +515,15 @@ function appSpec(instance: Instance, options: StartOptions, shop?: string): Omit
       DAPR_GRPC_PORT: String(ports.grpc),
       // … and ours.
       REPLICA: `${app.appID}-${replica}`,
+      APP_FD: sockets.length > 0 ? "3" : undefined,
       DRILLS: options.drills ? "1" : undefined,
       FAULTS: restarts === 0 ? (options.faults?.[name] ?? options.faults?.[app.appID]) : undefined,
       ...options.env,
     }),
     port: ports.app,
+    sockets,
+    endSignal: "SIGINT", // all of it stops: nobody else will come
+    alive: () => answers(`http://127.0.0.1:${ports.app}/healthz`),
     ready: () => answers(`http://127.0.0.1:${ports.app}${healthPath(instance)}`),
   };
 }
@@ -484,23 +618,30 @@ function named(option: string, directory: string, suffix: string, value: string)
 
 /** Throws if a port that the system needs is in use. */
 async function checkPorts(servers: Server[], list: Instance[]): Promise<void> {
-  const wanted = [
-    ...servers.map(({ name, port }) => ({ name, port })),
-    ...list.flatMap(({ name, ports }) =>
-      Object.entries(ports).map(([use, port]) => ({
-        name: use === "app" ? name : `${name}-sidecar (${use})`,
-        port,
-      })),
-    ),
-  ];
-  const free = await Promise.all(wanted.map(({ port }) => isFree(port)));
-  const busy = wanted.filter((_, index) => !free[index]);
+  const wanted = [...servers.map(({ name, port }) => ({ name, port })), ...list.flatMap(portsOf)];
+  const busy = await busyAmong(wanted);
   if (busy.length === 0) return;
   const ports = busy.map(({ name, port }) => `  ${port}, wanted by ${name}`).join("\n");
   throw new StartError(
     `These ports are in use by other programs:\n${ports}\n` +
       "End those programs, or move this system to other ports: npm start -- --ports 10000",
   );
+}
+
+interface Wanted {
+  name: string;
+  port: number;
+}
+
+const portsOf = ({ name, ports }: Instance): Wanted[] =>
+  Object.entries(ports).map(([use, port]) => ({
+    name: use === "app" ? name : `${name}-sidecar (${use})`,
+    port,
+  }));
+
+async function busyAmong(wanted: Wanted[]): Promise<Wanted[]> {
+  const free = await Promise.all(wanted.map(({ port }) => isFree(port)));
+  return wanted.filter((_, index) => !free[index]);
 }
 
 /** Whether nothing listens on a port, neither on loopback nor on all interfaces. */

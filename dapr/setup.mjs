@@ -86,6 +86,8 @@ const programs = {
   bench: "bench/bench.js",
   migrate: "dapr/migrate.js",
   "rebuild-view": "dapr/rebuild.js",
+  restart: "dapr/restart.js",
+  scale: "dapr/scale.js",
   reset: "dapr/reset.js",
 };
 
@@ -104,7 +106,8 @@ function optionOf(option, args) {
  */
 export function serversFor(command, args) {
   if (command === "test") return Object.keys(servers);
-  if (["reset", "rebuild-view"].includes(command) || args.includes("--help")) return undefined;
+  if (["reset", "rebuild-view", "restart", "scale"].includes(command) || args.includes("--help"))
+    return undefined;
   if (command === "scenario") {
     const isValue = (i) => ["--backend", "--ports"].includes(args[i - 1]);
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));

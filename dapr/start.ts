@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { command } from "./command.js";
 import { type StartOptions, type System, startSystem } from "./runner.js";
+import { readCounts } from "./topology.js";
 
 const usage = `Usage: npm start -- [options]
 
@@ -32,16 +33,15 @@ function parseOptions(args: string[]): StartOptions | "help" {
     },
   });
   if (values.help) return "help";
-  const replicas = (values.replicas ?? [])
-    .flatMap((list) => list.split(","))
-    .map((item) => {
-      const [, app, count] = /^([\w-]+)=(\d+)$/.exec(item.trim()) ?? [];
-      if (!app) throw new Error(`--replicas: "${item}" is not of the form order=3`);
-      return [app, Number(count)] as const;
-    });
+  let replicas: Record<string, number>;
+  try {
+    replicas = readCounts(values.replicas ?? []);
+  } catch (error) {
+    throw new Error(`--replicas: ${(error as Error).message}`);
+  }
   if (values.ports !== undefined && !/^\d+$/.test(values.ports))
     throw new Error(`--ports: "${values.ports}" is not a whole number`);
-  return { ...values, replicas: Object.fromEntries(replicas), ports: Number(values.ports ?? 0) };
+  return { ...values, replicas, ports: Number(values.ports ?? 0) };
 }
 
 /** One row per service replica and server: where it listens, its process id and its log. */

@@ -80,7 +80,9 @@ export interface Instance {
 
 /** Replica k listens 100*k above the ports in the file: the blocks 35nn, 45nn … then stay apart. */
 const replicaStep = 100;
-const maxReplicas = 10;
+export const maxReplicas = 10;
+/** From 32768 on the kernel hands ports out to clients, so that a listener may find its port taken at any time. */
+export const highestPort = 32767;
 
 /**
  * Reads the file.
@@ -109,6 +111,35 @@ export function readTopology(file: string, backend: string[] = []): Topology {
   };
 }
 
+/** Reads `order=3,delivery=2`. @throws Error, with a sentence for people */
+export function readCounts(lists: readonly string[]): Record<string, number> {
+  const counts = lists
+    .flatMap((list) => list.split(","))
+    .map((item) => {
+      const [, app, count] = /^([\w-]+)=(\d+)$/.exec(item.trim()) ?? [];
+      if (!app) throw new Error(`"${item}" is not of the form order=3`);
+      return [app, Number(count)] as const;
+    });
+  return Object.fromEntries(counts);
+}
+
+/** Where replica number `replica` of an app runs. */
+export function place(app: App, replica: number, offset: number): Instance {
+  const shift = offset + replica * replicaStep;
+  return {
+    app,
+    replica,
+    name: `${app.appID}-${replica}`,
+    ports: {
+      app: app.appPort + shift,
+      http: app.daprHTTPPort + shift,
+      grpc: app.daprGRPCPort + shift,
+      internal: app.daprInternalGRPCPort + shift,
+      metrics: app.metricsPort + shift,
+    },
+  };
+}
+
 /** The instances to start: each app once, or as often as `replicas` says, all ports shifted by `offset`. */
 export function instances(topology: Topology, replicas: Record<string, number>, offset: number): Instance[] {
   const known = topology.apps.map((app) => app.appID);
@@ -123,27 +154,12 @@ export function instances(topology: Topology, replicas: Record<string, number>, 
       );
   }
   const list = topology.apps.flatMap((app) =>
-    Array.from({ length: replicas[app.appID] ?? 1 }, (_, replica) => {
-      const shift = offset + replica * replicaStep;
-      return {
-        app,
-        replica,
-        name: `${app.appID}-${replica}`,
-        ports: {
-          app: app.appPort + shift,
-          http: app.daprHTTPPort + shift,
-          grpc: app.daprGRPCPort + shift,
-          internal: app.daprInternalGRPCPort + shift,
-          metrics: app.metricsPort + shift,
-        },
-      };
-    }),
+    Array.from({ length: replicas[app.appID] ?? 1 }, (_, replica) => place(app, replica, offset)),
   );
-  // From 32768 on the kernel hands ports out to clients, so that a listener may find its port taken at any time.
   const highest = Math.max(...list.flatMap((instance) => Object.values(instance.ports)));
-  if (offset < 0 || !Number.isInteger(offset) || highest >= 32768)
+  if (offset < 0 || !Number.isInteger(offset) || highest > highestPort)
     throw new StartError(
-      `--ports ${offset} is out of range: a whole number from 0 to ${32767 - highest + offset}`,
+      `--ports ${offset} is out of range: a whole number from 0 to ${highestPort - highest + offset}`,
     );
   return list;
 }
@@ -271,6 +287,8 @@ export function sidecarArgs({ app, ports }: Instance, { resources, config }: Ren
     ...["--dapr-internal-grpc-port", String(ports.internal), "--metrics-port", String(ports.metrics)],
     ...["--dapr-listen-addresses", "127.0.0.1", "--dapr-internal-grpc-listen-address", "127.0.0.1"],
     ...["--metrics-listen-address", "127.0.0.1", "--dapr-graceful-shutdown-seconds", "3"],
+    // After SIGTERM it takes no more messages, is not found any more, and serves its app so long. More than kit's DRAIN.most.
+    ...["--dapr-block-shutdown-duration", "7s"],
     ...["--resources-path", resources, ...optional("--config", config)],
     ...optional("--app-protocol", app.appProtocol),
     ...optional("--app-max-concurrency", app.appMaxConcurrency),

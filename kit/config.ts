@@ -20,12 +20,15 @@ const schema = z.object({
   DRILLS: z.enum(["0", "1"]).default("0"),
   /** address to listen on; the sidecar is on the same machine */
   APP_HOST: z.string().default("127.0.0.1"),
+  /** number of a socket, handed down to this process, to listen at as well */
+  APP_FD: z.coerce.number().int().min(3).optional(),
 });
 
 export interface Config {
   app: string;
   port: number;
   host: string;
+  fd?: number | undefined;
   daprPort: number;
   slot: string;
   shop: string;
@@ -48,6 +51,7 @@ export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): C
     app: got.APP_ID ?? app,
     port: got.APP_PORT,
     host: got.APP_HOST,
+    fd: got.APP_FD,
     daprPort: got.DAPR_HTTP_PORT,
     slot: got.REPLICA,
     shop: got.SHOP,

@@ -1,4 +1,3 @@
-import { createServer, type Server } from "node:http";
 import { networkInterfaces } from "node:os";
 import { pathToFileURL } from "node:url";
 import type Koa from "koa";
@@ -9,6 +8,7 @@ import { type Dialects, readDialects } from "#kit/dialects.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
 import { keepHearing } from "#kit/hearing.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
+import { Listening } from "#kit/listening.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
 import { Problem, tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
@@ -124,7 +124,7 @@ export function compose(
 }
 
 /**
- * The main program of a service: listens, waits for its sidecar, reports ready, drains on SIGTERM or SIGINT.
+ * The main program of a service: listens, waits for its sidecar, reports ready; on SIGTERM or SIGINT it finishes what it has begun.
  * Does nothing when the module is only imported.
  */
 export async function main(definition: ServiceDefinition, moduleUrl: string): Promise<void> {
@@ -150,25 +150,21 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   });
   const composed = compose(definition, { config, shop, dialects, log, sidecar, replica });
 
-  const server = createServer(composed.koa.callback());
-  // The sidecar keeps its connections for 90 s; whoever closes first must be the client.
-  server.keepAliveTimeout = 120_000;
-  server.headersTimeout = 125_000;
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(config.port, config.host, resolve);
-  });
+  const listening = await Listening.at(config, composed.koa.callback());
   log.info({ port: config.port, shop: shop.name }, "listening");
 
   const topics = composed.subscriptions.map(({ topic }) => topic);
   const stopHearing = keepHearing(sidecar, topics, log);
   let stopping: Promise<void> | undefined;
-  const stop = (signal: string) => {
+  // SIGTERM: the others go on, and whoever was told of this replica still comes. SIGINT (Ctrl-C): all of it stops.
+  const stop = (signal: "SIGTERM" | "SIGINT") => {
+    if (stopping !== undefined) return listening.hurry();
     stopHearing();
-    stopping ??= shutDown(server, composed, log, signal);
+    log.info({ signal }, "stopping");
+    stopping = shutDown(signal === "SIGTERM" ? listening.drain() : listening.drain(0, 2_500), composed, log);
   };
-  process.once("SIGTERM", () => stop("SIGTERM"));
-  process.once("SIGINT", () => stop("SIGINT"));
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
 
   for (let wait = 50; stopping === undefined; wait = Math.min(wait * 1.5, 1_000)) {
     try {
@@ -183,18 +179,12 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   }
 }
 
-async function shutDown(server: Server, composed: Composed, log: Logger, signal: string): Promise<void> {
-  log.info({ signal }, "stopping");
-  const drained = new Promise<void>((resolve) => server.close(() => resolve()));
-  const idle = setInterval(() => server.closeIdleConnections(), 20);
-  server.closeIdleConnections();
-  const late = new Promise<void>((resolve) => setTimeout(resolve, 2_500).unref());
-  await Promise.race([drained, late]);
-  clearInterval(idle);
+async function shutDown(drained: Promise<void>, composed: Composed, log: Logger): Promise<void> {
+  // Ready all the while: a sidecar that took this service for sick would end before the last answers, which need it.
+  await drained;
   await composed
     .stop()
     .catch((error) => log.warn({ err: error }, "not everything could be put away; the journal has it"));
-  server.closeAllConnections();
   process.exit(0);
 }
 

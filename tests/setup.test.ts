@@ -393,7 +393,10 @@ describe("the set-up", () => {
     type Patch = Record<"module" | "file" | "find" | "replace", string>;
     const patches: Patch[] = readdirSync(join(root, "dapr/tools/patches"))
       .filter((name) => name.endsWith(".json"))
-      .map((name) => JSON.parse(readFileSync(join(root, "dapr/tools/patches", name), "utf8")));
+      .map((name) => JSON.parse(readFileSync(join(root, "dapr/tools/patches", name), "utf8")))
+      .flatMap(
+        ({ changes, ...patch }) => changes?.map((change: object) => ({ ...patch, ...change })) ?? patch,
+      );
     const patch: Patch = JSON.parse(readFileSync(join(root, patchFile), "utf8"));
     /** What a file has that patches are for, before or after they are applied. */
     const sourceOf = (file: string, which: "find" | "replace") =>
