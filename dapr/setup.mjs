@@ -84,6 +84,7 @@ const programs = {
   start: "dapr/start.js",
   scenario: "tests/play.js",
   bench: "bench/bench.js",
+  proof: "tests/proof.js",
   migrate: "dapr/migrate.js",
   "rebuild-view": "dapr/rebuild.js",
   restart: "dapr/restart.js",
@@ -113,6 +114,10 @@ export function serversFor(command, args) {
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));
     const isKnown = (name) => existsSync(join(root, "scenarios", `${name}.yaml`));
     if (names.length === 0 || !names.every(isKnown)) return undefined;
+  }
+  if (command === "proof") {
+    const named = serversOf([optionOf("--backend", args) || "embedded"]);
+    return args.includes("--list") ? undefined : named && [...named, "siege"];
   }
   if (command !== "migrate") return serversOf([optionOf("--backend", args) || "embedded"]);
   const [from, to] = ["--from", "--to"].map((option) => optionOf(option, args));

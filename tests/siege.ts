@@ -49,8 +49,7 @@ export function parseTable(text: string): Siege {
 }
 
 /** The same command, asking `base` instead of the host that it names. */
-export const aimedAt = (command: string, base: string): string =>
-  command.replace(/http:\/\/[^/\s'"]+/, base);
+export const aimedAt = (command: string, base: string): string => command.replace(/http:\/\/[^/\s'"]+/, base);
 
 /**
  * Runs a siege command to its end.
