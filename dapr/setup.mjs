@@ -85,6 +85,7 @@ const programs = {
   scenario: "tests/play.js",
   bench: "bench/bench.js",
   chaos: "tests/chaos.js",
+  proof: "tests/proof.js",
   migrate: "dapr/migrate.js",
   "rebuild-view": "dapr/rebuild.js",
   restart: "dapr/restart.js",
@@ -114,6 +115,10 @@ export function serversFor(command, args) {
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));
     const isKnown = (name) => existsSync(join(root, "scenarios", `${name}.yaml`));
     if (names.length === 0 || !names.every(isKnown)) return undefined;
+  }
+  if (command === "proof") {
+    const named = serversOf([optionOf("--backend", args) || "embedded"]);
+    return args.includes("--list") ? undefined : named && [...named, "siege"];
   }
   if (command !== "migrate") return serversOf([optionOf("--backend", args) || "embedded"]);
   const [from, to] = ["--from", "--to"].map((option) => optionOf(option, args));

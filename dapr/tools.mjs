@@ -15,7 +15,7 @@ const oldestDaprd = "1.17";
 const homebrew = ["/opt/homebrew", "/usr/local", "/home/linuxbrew/.linuxbrew"];
 
 /**
- * The kinds of servers, as in dapr/servers.ts.
+ * The kinds of servers, as in dapr/servers.ts, and siege.
  *
  * - `type`: a component of this type uses one; `address`: the metadata items that say where it is
  * - `variable`: names the program, and is where the runner finds it; `names`: what it is called
@@ -120,6 +120,25 @@ export const servers = {
     packages: {},
     services: [],
     byHand: "MongoDB, https://www.mongodb.com/docs/manual/installation",
+  },
+  // No server: the seeds' load tester, for `npm run proof`. No component uses it.
+  siege: {
+    type: /(?!)/,
+    address: [],
+    variable: "SIEGE",
+    title: "siege",
+    names: ["siege"],
+    places: homebrew.map((prefix) => `${prefix}/opt/siege/bin`),
+    packages: {
+      "apt-get": "siege",
+      dnf: "siege",
+      yum: "siege",
+      apk: "siege",
+      pacman: "siege",
+      brew: "siege",
+    },
+    services: [],
+    byHand: "siege, https://www.joedog.org/siege-home",
   },
 };
 

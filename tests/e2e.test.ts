@@ -195,16 +195,15 @@ describe("the fashion shop on real sidecars", () => {
         const reply = await shop.http("POST", "/orders", { productId: 2, qty: 1 });
         return { reply, ms: performance.now() - started };
       };
-      await drill({ delayMs: 1_000, failureRate: 1 });
-      for (let i = 0; i < 5; i++) {
-        const { reply, ms } = await attempt();
+      await drill({ delayMs: 500, failureRate: 1 });
+      for (const { reply, ms } of await Promise.all(Array.from({ length: 20 }, attempt))) {
         assert.equal(reply.status, 503);
-        assert.ok(ms >= 1_000, "payment was asked");
+        assert.ok(ms >= 500, "payment was asked");
       }
       const { reply, ms } = await attempt();
       assert.deepEqual([reply.status, reply.body.type], [503, "urn:jangteo:problem:payment-unavailable"]);
       assert.ok(Number(reply.headers.get("retry-after")) > 0);
-      assert.ok(ms < 900, `refused at once, not after ${ms} ms`);
+      assert.ok(ms < 450, `refused at once, not after ${ms} ms`);
       await drill({});
       await until(
         "the breaker lets orders through again",

@@ -94,18 +94,19 @@ describe("the plan of the set-up", () => {
       const expected = {
         ...{ daprd: "build", mongodb: "build" },
         ...{ redis: "install", mysql: "install", postgresql: "install", rabbitmq: "install" },
+        siege: "install",
       };
       assert.deepEqual(plan({ ...nothing, packageManager, isRoot: true }), expected);
       assert.deepEqual(plan({ ...nothing, packageManager, canSudo: true }), expected);
       const message =
-        /redis-server, mariadbd .* and postgres, rabbitmq-server were not found, and installing them takes root:\n {4}sudo (.*)\n.* set REDIS_SERVER to its path, MYSQL_SERVER .* POSTGRES_BIN to the directory .* RABBITMQ_SERVER/;
+        /redis-server, mariadbd .* and postgres, rabbitmq-server, siege were not found, and installing them takes root:\n {4}sudo (.*)\n.* set REDIS_SERVER to its path, MYSQL_SERVER .* POSTGRES_BIN to the directory .* RABBITMQ_SERVER to its path, SIEGE/;
       if (packageManager === "brew") assert.deepEqual(plan({ ...nothing, packageManager }), expected);
       else
         assert.throws(
           () => plan({ ...nothing, packageManager }),
           (error: Error) => {
             const [, line] = message.exec(error.message) ?? [];
-            const packages = ["redis", "mysql", "postgresql", "rabbitmq"].map(
+            const packages = ["redis", "mysql", "postgresql", "rabbitmq", "siege"].map(
               (name) => servers[name]?.packages[packageManager],
             );
             return line?.startsWith(`${packageManager} `) === true && line.endsWith(packages.join(" "));
@@ -225,6 +226,9 @@ describe("the servers that a command needs", () => {
     ["start --help", undefined],
     ["start --backend nonesuch", undefined],
     ["bench --seconds 5", ["redis"]],
+    ["proof --list", undefined],
+    ["proof s3-o5", ["redis", "siege"]],
+    ["proof all --backend mysql", ["mysql", "siege"]],
     ["scenario --list", undefined],
     ["scenario nonesuch", undefined],
     ["scenario flower coffee --ports 100 --backend mysql", ["mysql"]],

@@ -97,7 +97,7 @@ export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>
       .request({
         method: ctx.method as "GET",
         path: `/v1.0/invoke/${route.app}/method${path}${ctx.search}`,
-        headers: forwarded(ctx, path),
+        headers: forwarded(ctx),
         body,
         headersTimeout: TIMEOUT_MS,
         bodyTimeout: TIMEOUT_MS,
@@ -127,13 +127,13 @@ export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>
   };
 }
 
-function forwarded(ctx: Koa.Context, path: string): Record<string, string> {
+function forwarded(ctx: Koa.Context): Record<string, string> {
   const headers: Record<string, string> = {};
   for (const [name, value] of Object.entries(ctx.headers)) {
     if (value !== undefined && !HOP_BY_HOP.has(name)) headers[name] = String(value);
   }
-  // With a key the order can be asked for twice and is made once, so a sidecar may repeat the call.
-  if (ctx.method === "POST" && path === "/orders") headers["idempotency-key"] ??= crypto.randomUUID();
+  // What is asked for twice with one key is made once, so the sidecar may repeat the call (dapr/resiliency-gateway.yaml).
+  if (ctx.method === "POST") headers["idempotency-key"] ??= crypto.randomUUID();
   const trace = currentTrace();
   if (trace !== undefined) headers.traceparent = trace.traceparent;
   return headers;

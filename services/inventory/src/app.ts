@@ -1,6 +1,8 @@
-import { Problem } from "#kit/problem.js";
+import { digest } from "#kit/ids.js";
+import { keyReused, Problem } from "#kit/problem.js";
 import type { Cause, Page, Records } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
+import { Conflict, readOne, type Store, Unavailable } from "#kit/sidecar.js";
 import {
   type Closed,
   change,
@@ -32,6 +34,14 @@ export interface Reserved {
   amount: number;
 }
 
+/** How long a repeated registration finds the product that its first one made, in seconds. */
+const REMEMBERED_S = 24 * 3600;
+
+interface Remembered {
+  id: number;
+  fingerprint: string;
+}
+
 /** The use cases of the stock. */
 export class Inventory {
   /** by product: changes that the next write may forget */
@@ -39,6 +49,7 @@ export class Inventory {
 
   constructor(
     private readonly records: Records,
+    private readonly store: Store,
     private readonly shop: Shop,
     private readonly now: () => Date,
   ) {
@@ -66,8 +77,13 @@ export class Inventory {
     }
   }
 
-  /** @param chosen an id that the owner has chosen. @throws Problem 409 it is taken */
-  async register(fields: ProductFields, chosen: number | null = null): Promise<Product> {
+  /**
+   * With an idempotency key a repeated request gets the product that the first one made.
+   * @param chosen an id that the owner has chosen
+   * @throws Problem 409 it is taken, 422 the key belongs to another request
+   */
+  async register(fields: ProductFields, chosen: number | null = null, key?: string): Promise<Product> {
+    if (key !== undefined) return this.registerOnce(fields, chosen, digest(key));
     if (chosen !== null) {
       const product = await this.command(chosen, (was) => registerAs(was, chosen, fields));
       await this.records.ids(PRODUCT).setAside(chosen);
@@ -82,6 +98,46 @@ export class Inventory {
       if (state !== undefined && events.length > 0) return state;
       // Somebody has chosen this very id meanwhile: it is theirs.
     }
+  }
+
+  private async registerOnce(fields: ProductFields, chosen: number | null, key: string): Promise<Product> {
+    const fingerprint = digest(JSON.stringify({ ...fields, chosen }));
+    for (let etag: string | null = null; ; ) {
+      const id = await this.idFor(`idempotency:${key}`, { fingerprint, chosen, etag });
+      try {
+        const cause = { command: `register:${key}` };
+        const { state } = await this.records.handle(PRODUCT, id, cause, (was) => registerAs(was, id, fields));
+        if (chosen !== null) await this.records.ids(PRODUCT).setAside(chosen);
+        if (state === undefined) throw productNotFound(id);
+        return state;
+      } catch (error) {
+        if (chosen !== null || !(error instanceof Problem) || error.code !== "product-exists") throw error;
+        // Somebody has chosen this very id meanwhile: it is theirs, and another one is given.
+        etag = (await readOne(this.store, `idempotency:${key}`))?.etag ?? null;
+      }
+    }
+  }
+
+  /** The id of the product that a request registers, the same for its repeats. */
+  private async idFor(
+    key: string,
+    { fingerprint, chosen, etag }: { fingerprint: string; chosen: number | null; etag: string | null },
+  ): Promise<number> {
+    const id = chosen ?? (await this.records.ids(PRODUCT).next());
+    try {
+      await this.store.save(key, { id, fingerprint } satisfies Remembered, etag, REMEMBERED_S);
+      return id;
+    } catch (error) {
+      if (!(error instanceof Conflict)) throw error;
+    }
+    const known = (await readOne(this.store, key))?.value as Remembered | undefined;
+    if (known === undefined) throw new Unavailable(`${key} has gone`);
+    if (known.fingerprint !== fingerprint) {
+      throw keyReused(
+        "Another product needs a new Idempotency-Key; a repeated request must have the same body.",
+      );
+    }
+    return known.id;
   }
 
   change(id: number, changes: Partial<ProductFields>): Promise<Product> {

@@ -6,6 +6,7 @@ import {
   created,
   del,
   get,
+  idempotencyKey,
   idOf,
   itemOf,
   optional,
@@ -67,9 +68,10 @@ export function routes(inventory: Inventory, dialects: Dialects): Route[] {
   const said = (product: Product) =>
     itemOf(own, product.id, represent(product.id, product), links(product.id));
   return [
-    post("/products", async ({ body }) => {
+    post("/products", async ({ body, headers }) => {
+      const key = idempotencyKey(headers);
       const { id, ...fields } = dialects.check("products", numbered, body);
-      const product = await inventory.register(fields, id);
+      const product = await inventory.register(fields, id, key);
       return created(`/products/${product.id}`, said(product));
     }),
     put("/products/:id", async ({ params, body }) => {

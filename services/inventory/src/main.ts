@@ -1,6 +1,7 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
-import { DIALECTS, main, NOW, RECORDS, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { DIALECTS, main, NOW, RECORDS, type ServiceDefinition, SHOP, SIDECAR } from "#kit/service.js";
+import type { Sidecar } from "#kit/sidecar.js";
 import { Inventory } from "./app.js";
 import { subscriptions } from "./events.js";
 import { routes } from "./http.js";
@@ -12,7 +13,8 @@ export const inventory: ServiceDefinition = {
   store: "inventory",
   compose(c: DependencyContainer) {
     c.register(INVENTORY, {
-      useFactory: () => new Inventory(c.resolve(RECORDS), c.resolve(SHOP), c.resolve(NOW)),
+      useFactory: () =>
+        new Inventory(c.resolve(RECORDS), c.resolve<Sidecar>(SIDECAR).store, c.resolve(SHOP), c.resolve(NOW)),
     });
     const inventory = c.resolve<Inventory>(INVENTORY);
     return {

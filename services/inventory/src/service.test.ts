@@ -237,6 +237,42 @@ describe("an id that the owner has chosen (S2-D4)", () => {
     assert.equal(new Set(ids).size, ids.length, ids.join(" "));
   });
 
+  it("is given once to a request that is repeated with its Idempotency-Key, also by another replica", async () => {
+    const one = await start({ slot: "inventory-0" });
+    const other = await one.start({ slot: "inventory-1" });
+    const key = { "Idempotency-Key": "roses" };
+    const made = await Promise.all([one, other, one].map((at) => at.http("POST", "/products", rose, key)));
+    assert.deepEqual(
+      made.map(({ status, body }) => [status, body.id]),
+      made.map(() => [201, made[0]?.body.id]),
+    );
+    assertProblem(
+      await one.http("POST", "/products", { ...rose, price: 1 }, key),
+      422,
+      "idempotency-key-reused",
+    );
+    const chosen = { ...rose, id: 77 };
+    for (const at of [one, other])
+      assert.equal((await at.http("POST", "/products", chosen, { "Idempotency-Key": "77" })).status, 201);
+    assertProblem(
+      await one.http("POST", "/products", chosen, { "Idempotency-Key": "78" }),
+      409,
+      "product-exists",
+    );
+    assert.equal((await one.told("ProductRegistered")).length, 3 + 2);
+  });
+
+  it("of a repeated request is another one if somebody has chosen it meanwhile", async () => {
+    const { http, product } = await start();
+    const next = Number((await http("POST", "/products", rose)).body.id) + 1;
+    await http("POST", "/products", { ...rose, name: "Tulip", id: next });
+    const key = { "Idempotency-Key": "late" };
+    const { body } = await http("POST", "/products", rose, key);
+    assert.ok(Number(body.id) > next);
+    assert.equal((await http("POST", "/products", rose, key)).body.id, body.id);
+    assert.equal(product(next)?.name, "Tulip");
+  });
+
   it("may be left out, empty or null: then the next one is given", async () => {
     const { http } = await start();
     const ids: unknown[] = [];

@@ -38,11 +38,13 @@ export class Payments {
     return this.approve(due, { command: `pay:${due.orderId}` }, settle);
   }
 
-  /** Announces the payment of an order that is to follow. @throws Problem 409 the order was given up */
+  /** Announces the payment of an order that is to follow. @throws Problem 409 the order was given up, 503 as {@link take} */
   async request(due: Due, cause: Cause = { command: `request:${due.orderId}` }): Promise<Payment> {
-    const { state } = await this.records.handle(PAYMENT, due.orderId, cause, (payment) =>
-      request(payment, due, this.at()),
-    );
+    const { state } = await this.records.handle(PAYMENT, due.orderId, cause, async (payment) => {
+      const events = request(payment, due, this.at());
+      if (events.length > 0) await this.pg.announce(due);
+      return events;
+    });
     if (state === undefined) throw notFound("payment", due.orderId);
     isOpen(state, due);
     return state;

@@ -11,6 +11,8 @@ export interface PaymentGateway {
    * @throws Problem 503 when it does not answer
    */
   approve(due: Due, attempt: number): Promise<Verdict>;
+  /** Hears of a payment that is to follow. @throws Problem 503 when it does not answer */
+  announce(due: Due): Promise<void>;
   /** Takes an approval back; also for one that was never recorded here. */
   void(orderId: number): Promise<void>;
 }
@@ -28,17 +30,24 @@ export class DemoPaymentGateway implements PaymentGateway {
   drill: Drill = { delayMs: 0, jitterMs: 0, declineRate: 0, failureRate: 0 };
 
   async approve(_due: Due): Promise<Verdict> {
-    const { delayMs, jitterMs, declineRate, failureRate } = this.drill;
-    const delay = delayMs + Math.random() * jitterMs;
-    if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
-    if (Math.random() < failureRate) {
-      throw unavailable();
-    }
-    if (Math.random() < declineRate) return { approved: false, reason: "declined by the card issuer" };
+    await this.answer();
+    if (Math.random() < this.drill.declineRate)
+      return { approved: false, reason: "declined by the card issuer" };
     return { approved: true, approvalCode: String(randomInt(10_000_000, 99_999_999)) };
   }
 
+  announce(_due: Due): Promise<void> {
+    return this.answer();
+  }
+
   async void(_orderId: number): Promise<void> {}
+
+  private async answer(): Promise<void> {
+    const { delayMs, jitterMs, failureRate } = this.drill;
+    const delay = delayMs + Math.random() * jitterMs;
+    if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
+    if (Math.random() < failureRate) throw unavailable();
+  }
 }
 
 /** What an external PG answers. */
@@ -70,6 +79,9 @@ export class BindingPaymentGateway implements PaymentGateway {
     if (answer.success) return answer.data;
     throw unavailable();
   }
+
+  /** It is asked when there is something to approve. */
+  async announce(_due: Due): Promise<void> {}
 
   async void(orderId: number): Promise<void> {
     await this.ask("void", String(orderId), { orderId });
