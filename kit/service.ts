@@ -1,22 +1,27 @@
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import { networkInterfaces } from "node:os";
 import { pathToFileURL } from "node:url";
 import type Koa from "koa";
 import { container, type DependencyContainer } from "tsyringe";
+import { trusts } from "#kit/clients.js";
 import { type Config, readConfig } from "#kit/config.js";
 import { daprSidecar } from "#kit/dapr.js";
 import { type Dialects, readDialects } from "#kit/dialects.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
 import { keepHearing } from "#kit/hearing.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
+import { BEHIND, FRONT, limitedServer } from "#kit/limits.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
 import { Problem, tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
+import { bounded } from "#kit/shedding.js";
 import { readShop, type Shop } from "#kit/shop.js";
 import type { Sidecar, Verdict } from "#kit/sidecar.js";
 
 /** Name of the pub/sub component in every components/ folder. */
 const PUBSUB = "events";
+/** Most requests that a service works on at once. The gateway lets far fewer through to each. */
+const AT_ONCE = 512;
 
 /** What the composition root of a service can ask for. */
 export const CONFIG = Symbol("Config");
@@ -105,7 +110,8 @@ export function compose(
     ],
     log,
   );
-  koa.middleware.splice(1, 0, ...(parts.before ?? []));
+  // The front bounds what it lets in by itself.
+  koa.middleware.splice(1, 0, ...(definition.front ? [] : [bounded(AT_ONCE)]), ...(parts.before ?? []));
   return {
     koa,
     subscriptions,
@@ -150,10 +156,8 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   });
   const composed = compose(definition, { config, shop, dialects, log, sidecar, replica });
 
-  const server = createServer(composed.koa.callback());
-  // The sidecar keeps its connections for 90 s; whoever closes first must be the client.
-  server.keepAliveTimeout = 120_000;
-  server.headersTimeout = 125_000;
+  const limits = definition.front === true ? FRONT : BEHIND;
+  const server = limitedServer(composed.koa.callback(), limits, trusts(config.trustedProxies));
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(config.port, config.host, resolve);

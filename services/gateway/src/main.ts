@@ -1,8 +1,10 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
 import { Pool } from "undici";
+import { clients, RateLimit } from "#kit/clients.js";
 import type { Config } from "#kit/config.js";
-import { CONFIG, DIALECTS, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { CONFIG, DIALECTS, LOG, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { shedding } from "#kit/shedding.js";
 import type { Shop } from "#kit/shop.js";
 import { crossOrigin, openings, proxy, routes } from "./http.js";
 
@@ -14,12 +16,18 @@ export const gateway: ServiceDefinition = {
   compose(c: DependencyContainer) {
     c.register(SIDECAR_POOL, {
       useFactory: () =>
-        new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 256 }),
+        new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 1_024 }),
     });
     const open = openings(c.resolve(DIALECTS));
+    const { rateLimit, trustedProxies } = c.resolve<Config>(CONFIG);
+    const clientOf = clients(trustedProxies);
     return {
       routes: routes(open),
-      before: [crossOrigin(c.resolve<Shop>(SHOP).cors), proxy(c.resolve(SIDECAR_POOL), open)],
+      before: [
+        crossOrigin(c.resolve<Shop>(SHOP).cors),
+        shedding(new RateLimit(rateLimit), clientOf, c.resolve(LOG)),
+        proxy(c.resolve(SIDECAR_POOL), open, clientOf),
+      ],
     };
   },
 };
