@@ -107,12 +107,17 @@ describe("a server within limits", () => {
     const [silent, half, drops] = [await open(), await open(), await open()];
     half.socket.write("POST /orders HTTP/1.1\r\nHost: x\r\n");
     drops.socket.write(request("/orders", "Content-Length: 1000\r\n", "POST"));
+    const idle = await open();
+    idle.socket.write(request());
     const dropping = setInterval(() => drops.socket.write("x"), 50);
     await Promise.all([
       refused(silent, 408, "request-timeout"),
       refused(half, 408, "request-timeout"),
       refused(drops, 408, "request-timeout"),
     ]).finally(() => clearInterval(dropping));
+    idle.socket.write(request());
+    await until(() => idle.text.split("HTTP/1.1 200").length === 3, "who keeps a connection for later may");
+    idle.socket.destroy();
   });
 
   it("cuts off a client that does not read its answer, and not one that reads slowly", async () => {

@@ -101,7 +101,7 @@ const PUBLISHED_REMEMBERED = 50_000;
 const WARN_MS = 10_000;
 /**
  * How many commands may wait for what follows them: their events while the broker is away, or their recovery. What
- * comes then is refused, for these live in memory: some 5 KB each.
+ * comes then is refused, for these live in memory: some 10 KB each.
  */
 const MOST_BEHIND = 20_000;
 const TRIES = 30;

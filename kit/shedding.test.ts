@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { EventEmitter } from "node:events";
 import { describe, it, mock } from "node:test";
 import { setImmediate as macrotask } from "node:timers/promises";
+import type Koa from "koa";
 import type { Problem } from "#kit/problem.js";
-import { Gate, type GateOptions } from "#kit/shedding.js";
+import { bounded, Gate, type GateOptions } from "#kit/shedding.js";
 
 /** A gate with a clock of its own, and clients that note when they were let in. */
 class Scene {
@@ -134,5 +135,29 @@ describe("a gate", () => {
     first?.leave();
     first?.leave();
     assert.equal(scene.gate.load.inside, 1);
+  });
+});
+
+describe("a service", () => {
+  it("works on a bounded number of requests at once; health and messages are not counted", async () => {
+    const middleware = bounded(2);
+    const ends: (() => void)[] = [];
+    const request = (path: string) =>
+      middleware({ path } as Koa.Context, () => new Promise<void>((resolve) => ends.push(resolve)));
+    const running = [
+      request("/orders"),
+      request("/orders/1"),
+      request("/readyz"),
+      request("/events/OrderPaid"),
+    ];
+    assert.equal(ends.length, 4);
+    await assert.rejects(request("/orders/2"), { status: 503, code: "overloaded" });
+    assert.equal(ends.length, 4);
+    ends[0]?.();
+    await running[0];
+    running.push(request("/orders/2"));
+    assert.equal(ends.length, 5);
+    for (const end of ends) end();
+    await Promise.all(running);
   });
 });

@@ -41,6 +41,8 @@ export interface Seen {
 }
 
 const TICK_MS = 10;
+/** What one address may have at the gateway. What is due beyond waits here for one of them, and its time runs. */
+const CONNECTIONS = 1_000;
 
 async function main(load: Load): Promise<Seen> {
   const seen: Seen = {
@@ -55,10 +57,11 @@ async function main(load: Load): Promise<Seen> {
     lag: 0,
   };
   const pool = new Pool(load.url, {
-    connections: 2_000,
+    connections: CONNECTIONS,
+    connectTimeout: 60_000,
     headersTimeout: 60_000,
     bodyTimeout: 60_000,
-    ...(load.from === undefined ? {} : { connect: { localAddress: load.from } }),
+    ...(load.from === undefined ? {} : { localAddress: load.from }),
   });
   const body = load.body ?? '{"productId":1,"productName":"Outwear-1","qty":1}';
   const headers = { "content-type": "application/json" };

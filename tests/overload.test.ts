@@ -37,6 +37,10 @@ describe("four times as many orders as the shop can take", () => {
     assert.ok(percentile(seen.neighbour.served, 0.5) < percentile(seen.flood.served, 0.5));
   });
 
+  it("tells everybody how it is, and shows what there is", () => {
+    assert.deepEqual(Object.keys(seen.looks).sort(), ["/orders?size=1 200", "/readyz 200"]);
+  });
+
   it("stays within its memory", () => {
     const [before, after] = seen.memory;
     assert.ok(after < before + 400, `${before} → ${after} MiB`);

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { Load, Seen } from "./load.js";
 import { type TestShop, until } from "./shop.js";
@@ -53,6 +54,8 @@ export interface Overload {
   flood: Seen;
   /** two clients at another address meanwhile, each of which waits for its answers */
   neighbour: Seen;
+  /** what those were told meanwhile who looked every now and then: "/readyz 200", and how often */
+  looks: Record<string, number>;
   /** ids of all orders that were promised */
   promised: number[];
   /** resident memory of all its processes, in MiB, before the overload and at its end */
@@ -86,10 +89,13 @@ export async function overload(
   const many = await load(`${CLIENTS} clients`, { clients: CLIENTS, seconds: peakSeconds });
   const peak = Math.max(few.perSecond, many.perSecond);
   const before = sum(memory(shop));
+  const looks: Record<string, number> = {};
   const [flood, neighbour] = await Promise.all([
     load(`${times} times as much`, { rate: Math.round(times * peak), seconds }),
     load("a neighbour", { clients: 2, seconds, from: "127.0.0.2" }),
+    looking(shop, seconds, looks),
   ]);
+  tell(`looks: ${JSON.stringify(looks)}`);
   const after = sum(memory(shop));
   const ended = performance.now();
   await until("the view shows every order", 120_000, () => followed(shop));
@@ -98,7 +104,25 @@ export async function overload(
     `followed after ${Math.round(followedMs)} ms, memory ${Math.round(before)} → ${Math.round(after)} MiB`,
   );
   const again = await load(`${CLIENTS} clients`, { clients: CLIENTS, seconds: peakSeconds });
-  return { peak: [peak, again.perSecond], flood, neighbour, promised, memory: [before, after], followedMs };
+  return {
+    peak: [peak, again.perSecond],
+    flood,
+    neighbour,
+    looks,
+    promised,
+    memory: [before, after],
+    followedMs,
+  };
+}
+
+/** Asks for health and for a page of orders, four times a second. */
+async function looking(shop: TestShop, seconds: number, looks: Record<string, number>): Promise<void> {
+  for (const end = performance.now() + seconds * 1_000; performance.now() < end; await delay(250))
+    for (const path of ["/readyz", "/orders?size=1"]) {
+      const { status } = await shop.http("GET", path);
+      const what = `${path} ${status}`;
+      looks[what] = (looks[what] ?? 0) + 1;
+    }
 }
 
 const sum = (of: Map<string, number>): number => [...of.values()].reduce((all, one) => all + one, 0);
