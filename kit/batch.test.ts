@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setImmediate as macrotask } from "node:timers/promises";
 import { Batcher, KeyedLock } from "#kit/batch.js";
+import { Unavailable } from "#kit/sidecar.js";
 
 /** Calls that end when the test says so. */
 function calls<T>() {
@@ -13,6 +14,19 @@ function calls<T>() {
 }
 
 describe("a batcher", () => {
+  it("refuses what comes when too much waits already, rather than to grow", async () => {
+    const { asked, run } = calls<string>();
+    const batcher = new Batcher(run, 4, 1, 10);
+    const outcomes = Promise.allSettled([..."abcdefghijkl"].map((one) => batcher.add(one)));
+    for (let calls = 1; calls <= 3; calls++) {
+      await macrotask();
+      asked[calls - 1]?.answer(asked[calls - 1]?.items ?? []);
+    }
+    const refused = (await outcomes).filter((one) => one.status === "rejected");
+    assert.equal(refused.length, 2);
+    for (const { reason } of refused) assert.ok(reason instanceof Unavailable);
+  });
+
   it("sends together what is asked within a turn, and then what comes while that is under way", async () => {
     const { asked, run } = calls<string>();
     const batcher = new Batcher(run);

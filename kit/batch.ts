@@ -1,3 +1,5 @@
+import { Unavailable } from "#kit/sidecar.js";
+
 /**
  * Group commit: while one call is under way, what is asked meanwhile is gathered and sent together.
  *
@@ -13,15 +15,19 @@ export class Batcher<In, Out> {
   /**
    * @param run takes up to `most` items and answers one result per item, in order; a result that is an Error rejects
    *   just that item, a rejection rejects them all
+   * @param waits how many may wait; what comes then is refused. All that asks bounds itself to less, so it is a fuse
    */
   constructor(
     private readonly run: (items: In[]) => Promise<(Out | Error)[]>,
     private readonly most = 64,
     private readonly flights = 1,
+    private readonly waits = 8_192,
   ) {}
 
-  /** Adds one item and answers its own result. */
+  /** Adds one item and answers its own result. @throws Unavailable when too many wait */
   add(item: In): Promise<Out> {
+    if (this.waiting.length >= this.waits)
+      return Promise.reject(new Unavailable("too much waits for the sidecar already"));
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, resolve, reject });
       if (this.boarding || this.flying >= this.flights) return;

@@ -17,6 +17,8 @@ describe("the environment of a service", () => {
       dialects: "shops/dialects.yaml",
       logLevel: "info",
       drills: false,
+      rateLimit: 1_000,
+      trustedProxies: [],
     });
   });
 
@@ -25,11 +27,13 @@ describe("the environment of a service", () => {
       ...{ APP_ID: "order2", APP_PORT: "1", APP_HOST: "0.0.0.0", DAPR_HTTP_PORT: "2", REPLICA: "order-1" },
       ...{ SHOP: "shops/x.yaml", DIALECTS: "/etc/words.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
       ...{ DAPR_API_TOKEN: "theirs", APP_API_TOKEN: "ours" },
+      ...{ RATE_LIMIT: "0", TRUSTED_PROXIES: "10.0.0.0/8, ::1" },
     };
     assert.deepEqual(readConfig("order", env), {
       ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
       ...{ shop: "shops/x.yaml", dialects: "/etc/words.yaml", logLevel: "debug", drills: true },
       ...{ sidecarToken: "theirs", appToken: "ours" },
+      ...{ rateLimit: 0, trustedProxies: ["10.0.0.0/8", "::1"] },
     });
   });
 
@@ -41,7 +45,14 @@ describe("the environment of a service", () => {
   });
 
   it("names every variable that is wrong", () => {
-    const env = { APP_PORT: "http", DAPR_HTTP_PORT: "70000", LOG_LEVEL: "loud", DRILLS: "yes" };
+    const env = {
+      APP_PORT: "http",
+      DAPR_HTTP_PORT: "70000",
+      LOG_LEVEL: "loud",
+      DRILLS: "yes",
+      RATE_LIMIT: "-1",
+      TRUSTED_PROXIES: "me",
+    };
     assert.throws(
       () => readConfig("order", env),
       ({ message }: Error) =>

@@ -1,7 +1,17 @@
 import { hostname } from "node:os";
+import proxyAddr from "proxy-addr";
 import { z } from "zod";
 
 const port = z.coerce.number().int().min(1).max(65535);
+
+function areNetworks(list: string[]): boolean {
+  try {
+    if (list.length > 0) proxyAddr.compile(list);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 const schema = z.object({
   /** app-id of this service, as Dapr knows it; `dapr run` and the runner set it */
@@ -26,6 +36,14 @@ const schema = z.object({
   APP_HOST: z.string().default("127.0.0.1"),
   /** number of a socket, handed down to this process, to listen at as well */
   APP_FD: z.coerce.number().int().min(3).optional(),
+  /** requests per second that the gateway takes from one client; 0: as many as come */
+  RATE_LIMIT: z.coerce.number().int().min(0).default(1_000),
+  /** addresses and networks of proxies in front of the gateway, with commas between */
+  TRUSTED_PROXIES: z
+    .string()
+    .default("")
+    .transform((text) => text.split(/[\s,]+/).filter((one) => one !== ""))
+    .refine(areNetworks, "must be addresses or networks, such as 10.0.0.0/8"),
 });
 
 export interface Config {
@@ -43,6 +61,10 @@ export interface Config {
   dialects: string;
   logLevel: z.infer<typeof schema>["LOG_LEVEL"];
   drills: boolean;
+  /** requests per second of one client; 0: any number */
+  rateLimit: number;
+  /** addresses and networks (CIDR) whose X-Forwarded-For is believed */
+  trustedProxies: readonly string[];
 }
 
 /** Reads the environment. @throws Error that names every variable that is wrong */
@@ -69,5 +91,7 @@ export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): C
     dialects: got.DIALECTS,
     logLevel: got.LOG_LEVEL,
     drills: got.DRILLS === "1",
+    rateLimit: got.RATE_LIMIT,
+    trustedProxies: got.TRUSTED_PROXIES,
   };
 }

@@ -409,7 +409,9 @@ function edge(log: Logger) {
           type: "application/problem+json",
         });
       }
-      const level = ctx.method === "GET" || ctx.path.startsWith("/events/") ? "debug" : "info";
+      // A flood is not to fill the disk: what is refused for its number is counted instead (kit/shedding.ts).
+      const quiet = ctx.method === "GET" || ctx.path.startsWith("/events/") || ctx.state.shed === true;
+      const level = quiet ? "debug" : "info";
       log[level](
         {
           method: ctx.method,

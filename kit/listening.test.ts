@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Agent, createServer, type IncomingMessage, type RequestListener, request } from "node:http";
+import { Agent, createServer, type IncomingMessage, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, it } from "node:test";
 import { Listening } from "#kit/listening.js";
@@ -33,16 +33,18 @@ function ask(port: number, agent: Agent | false = false): Promise<{ body: string
 const refused = (port: number) => assert.rejects(ask(port), /ECONNREFUSED/);
 
 describe("a service that stops listening", () => {
-  const handler: RequestListener = (_, response) => response.end("hello");
+  const hello = () => createServer((_, response) => response.end("hello"));
 
   it("answers what has begun, however late, and then is gone", async () => {
     const port = await freePort();
     let finish = () => {};
     const begun = new Promise<void>((resolve) => {
-      void Listening.at({ port, host }, (_, response) => {
-        finish = () => response.end("at last");
-        resolve();
-      }).then((one) => {
+      void Listening.at({ port, host }, () =>
+        createServer((_, response) => {
+          finish = () => response.end("at last");
+          resolve();
+        }),
+      ).then((one) => {
         listening = one;
         pending = ask(port);
       });
@@ -64,7 +66,7 @@ describe("a service that stops listening", () => {
 
   it("answers who still comes, and asks those that keep their connection to close it", async () => {
     const port = await freePort();
-    const listening = await Listening.at({ port, host }, handler);
+    const listening = await Listening.at({ port, host }, hello);
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     assert.equal((await ask(port, agent)).connection, "keep-alive");
     const drained = listening.drain(200);
@@ -78,7 +80,7 @@ describe("a service that stops listening", () => {
   it("is patient only so long, and not with who hurries it", async () => {
     for (const hurry of [false, true]) {
       const port = await freePort();
-      const listening = await Listening.at({ port, host }, () => {}); // never answers
+      const listening = await Listening.at({ port, host }, () => createServer()); // never answers
       const cut = assert.rejects(ask(port), /hang up|ECONNRESET/);
       await new Promise((resolve) => setTimeout(resolve, 50));
       const drained = listening.drain(0, hurry ? 60_000 : 100);

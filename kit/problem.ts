@@ -105,6 +105,21 @@ export const tryLater = (
     },
   );
 
+/** More than one client may ask for. https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ */
+export const tooManyRequests = (perSecond: number, seconds: number): Problem =>
+  new Problem(
+    429,
+    "too-many-requests",
+    "There are too many requests",
+    `One client may send ${perSecond} requests per second.`,
+    { limit: perSecond, retryAfter: seconds },
+    {
+      "retry-after": String(seconds),
+      "ratelimit-policy": `"client";q=${perSecond};w=1`,
+      ratelimit: `"client";r=0;t=${seconds}`,
+    },
+  );
+
 export const noSuchRoute = (path: string): Problem =>
   new Problem(404, "no-such-route", "There is no such route", `Nothing is at ${path}.`);
 

@@ -33,6 +33,7 @@ interface ReplicaOptions {
   /** puts something between the records and their store */
   store?: (store: Store) => Store;
   now?: () => Date;
+  mostBehind?: number;
 }
 
 /** One dapr with a listener to "Added", and replicas on it that a test can kill, pause and cut off. */
@@ -78,6 +79,7 @@ function world(t: TestContext) {
       log: silent,
       now: options.now ?? (() => new Date()),
       times: options.times,
+      mostBehind: options.mostBehind,
     });
     const resumed: string[] = [];
     records.onResume(BOX, async (id, box) => {
@@ -240,6 +242,20 @@ describe("a command", () => {
     await until(() => names().length === 2, "the events have left");
     assert.deepEqual(names().sort(), ["a", "b"]);
     await until(() => journal().tokens.length === 0, "the token has faded");
+  });
+
+  it("is refused while too many others wait for the broker, before anything of it is on record", async (t) => {
+    const { dapr, replica, names, stored } = world(t);
+    const one = replica({ mostBehind: 20 });
+    await one.records.start();
+    dapr.down.add("events");
+    for (let id = 1; id <= 20; id++) await one.command(id, `a${id}`);
+    await assert.rejects(one.command(21, "too much"), Unavailable);
+    assert.equal(stored(21), undefined);
+    dapr.down.clear();
+    await until(() => names().length === 20, "the events have left");
+    await one.command(21, "again");
+    await until(() => names().includes("again"), "it takes commands again");
   });
 
   it("whose answer is lost happens once: its event leaves, and a repeat finds it done", async (t) => {

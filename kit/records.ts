@@ -99,6 +99,11 @@ const STALE_MS = 60_000;
 const PUBLISHED_REMEMBERED = 50_000;
 /** How often the log is told that something fails and is tried again, in ms. */
 const WARN_MS = 10_000;
+/**
+ * How many commands may wait for what follows them: their events while the broker is away, or their recovery. What
+ * comes then is refused, for these live in memory: some 10 KB each.
+ */
+const MOST_BEHIND = 20_000;
 const TRIES = 30;
 const CHUNK = 4 * BLOCK;
 const CHUNK_TRUST_MS = 10_000;
@@ -112,6 +117,8 @@ export interface RecordsOptions {
   isPublic(type: string): boolean;
   log: Logger;
   now(): Date;
+  /** how many commands may wait for what follows them; for tests */
+  mostBehind?: number | undefined;
   /** the journal's; for tests */
   times?: JournalOptions["times"];
 }
@@ -359,6 +366,8 @@ export class Records {
   }
 
   private async handleCommand<S, E extends DomainEvent>(change: Change<S, E>): Promise<Outcome<S, E>> {
+    if (this.behind.size >= (this.options.mostBehind ?? MOST_BEHIND))
+      throw new Unavailable("too many events wait to be published");
     const token = tokenOf(change.key);
     const reading = this.lookUp(change);
     reading.catch(() => undefined); // it is told below, where the token is seen to
@@ -488,10 +497,15 @@ export class Records {
         return;
       } catch (error) {
         if (tries === 0) this.warn(what, error);
-        await new Promise((resolve) => setTimeout(resolve, Math.min(50 * 2 ** tries, 1_000)).unref());
+        await new Promise((resolve) => setTimeout(resolve, this.pause(tries)).unref());
       }
     }
     throw new Unavailable(`${what} was interrupted by the stop; the journal says where to go on`);
+  }
+
+  /** A second at most; longer where thousands wait for the same thing, or they would do nothing but try. */
+  private pause(tries: number): number {
+    return Math.min(50 * 2 ** tries, 1_000 + this.behind.size / 2);
   }
 
   /** Once in a while: what fails for one record most often fails for thousands. */

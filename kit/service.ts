@@ -2,22 +2,27 @@ import { networkInterfaces } from "node:os";
 import { pathToFileURL } from "node:url";
 import type Koa from "koa";
 import { container, type DependencyContainer } from "tsyringe";
+import { trusts } from "#kit/clients.js";
 import { type Config, readConfig } from "#kit/config.js";
 import { daprSidecar } from "#kit/dapr.js";
 import { type Dialects, readDialects } from "#kit/dialects.js";
 import { catalogue, isPublic, type Subscription } from "#kit/events.js";
 import { keepHearing } from "#kit/hearing.js";
 import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
+import { BEHIND, FRONT, limitedServer } from "#kit/limits.js";
 import { Listening } from "#kit/listening.js";
 import { createLogger, inTrace, type Logger } from "#kit/log.js";
 import { Problem, tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
+import { bounded } from "#kit/shedding.js";
 import { readShop, type Shop } from "#kit/shop.js";
 import type { Sidecar, Verdict } from "#kit/sidecar.js";
 import { demandToken } from "#kit/token.js";
 
 /** Name of the pub/sub component in every components/ folder. */
 const PUBSUB = "events";
+/** Most requests that a service works on at once. The gateway lets far fewer through to each. */
+const AT_ONCE = 512;
 
 /** What the composition root of a service can ask for. */
 export const CONFIG = Symbol("Config");
@@ -108,7 +113,9 @@ export function compose(
   );
   const guard =
     config.appToken === undefined ? [] : [demandToken(config.appToken, definition.front === true)];
-  koa.middleware.splice(1, 0, ...guard, ...(parts.before ?? []));
+  // The front bounds what it lets in by itself.
+  const bounds = definition.front ? [] : [bounded(AT_ONCE)];
+  koa.middleware.splice(1, 0, ...guard, ...bounds, ...(parts.before ?? []));
   return {
     koa,
     subscriptions,
@@ -154,7 +161,10 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   });
   const composed = compose(definition, { config, shop, dialects, log, sidecar, replica });
 
-  const listening = await Listening.at(config, composed.koa.callback());
+  const limits = definition.front === true ? FRONT : BEHIND;
+  const listening = await Listening.at(config, () =>
+    limitedServer(composed.koa.callback(), limits, trusts(config.trustedProxies)),
+  );
   log.info({ port: config.port, shop: shop.name }, "listening");
 
   const topics = composed.subscriptions.map(({ topic }) => topic);

@@ -52,6 +52,8 @@ const NO_BATCH_MS = 60_000;
 const FAILED_BATCHES = 2;
 /** How long a write and reading it back may take together, in ms; and how much of it is at least left for reading. */
 const [PATIENCE_MS, LATE_READ_MS] = [2_500, 500];
+/** How many keys may wait to be read: a list asks for 128 at once. */
+const READS_WAIT = 65_536;
 /** How often a write is tried that the store refuses for a reason of its own, such as a deadlock between other writers. */
 const TRIES = 6;
 /** The wait before the second try lasts up to so many ms, before each further one up to twice as long. */
@@ -81,7 +83,7 @@ export class BackendStore implements Store {
     private readonly name: string,
     private readonly raw: Raw,
   ) {
-    this.reads = new Batcher<string, Entry | undefined>((keys) => this.read(keys), 256, 2);
+    this.reads = new Batcher<string, Entry | undefined>((keys) => this.read(keys), 256, 2, READS_WAIT);
     this.writes = new Batcher<Write, void>((writes) => this.write(writes));
   }
 

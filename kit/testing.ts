@@ -138,6 +138,10 @@ export interface HostOptions {
   slot?: string;
   /** opens /drill */
   drills?: boolean;
+  /** requests per second of one client */
+  rateLimit?: number;
+  /** whose X-Forwarded-For is believed */
+  trustedProxies?: string[];
   /** port of a stand-in for the sidecar, for a service that speaks to it directly */
   daprPort?: number;
   /** what the service demands of callers */
@@ -197,6 +201,7 @@ export async function hostInMemory(
   options: HostOptions = {},
 ): Promise<Host> {
   const { shop = SHOP, slot = `${definition.app}-0`, drills = false, daprPort = 1, now, through } = options;
+  const { rateLimit = 0, trustedProxies = [] } = options;
   const sidecar = dapr.sidecar(definition.store ?? "none");
   const composed = compose(definition, {
     config: {
@@ -211,6 +216,8 @@ export async function hostInMemory(
       dialects: "",
       logLevel: "fatal",
       drills,
+      rateLimit,
+      trustedProxies,
     },
     shop,
     dialects: readDialects(join(root, "shops", "dialects.yaml"), shop.dialect),

@@ -97,6 +97,7 @@ class App {
       config: {
         ...{ app: app.appID, port: ports.app, host: "127.0.0.1", daprPort: ports.http, slot: name, shop: "" },
         ...{ dialects: "", logLevel: "fatal", drills: false },
+        ...{ rateLimit: 0, trustedProxies: [] },
       },
       shop: SHOP,
       dialects: readDialects(join(root, "shops", "dialects.yaml"), SHOP.dialect),

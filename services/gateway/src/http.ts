@@ -6,7 +6,8 @@ import { isAmongUs } from "#kit/dapr.js";
 import type { Dialects } from "#kit/dialects.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
-import { bodyTooLarge, methodNotAllowed, noSuchRoute, type Problem, tryLater } from "#kit/problem.js";
+import { bodyTooLarge, methodNotAllowed, noSuchRoute, Problem, tryLater } from "#kit/problem.js";
+import { Gate } from "#kit/shedding.js";
 import type { Shop } from "#kit/shop.js";
 
 /** Which service answers for which collection, and the methods that it opens to the outside. */
@@ -36,6 +37,9 @@ export function openings(dialects: Dialects): ReadonlyMap<string, Opened> {
   });
   return new Map([...Object.entries(COLLECTIONS), ...looks]);
 }
+
+/** For each service, reads and changes apart. On two cores, more than 16 at once make the orders no more per second. */
+const GATE = { atOnce: 128, waitingEach: 256, waiting: 1_024, patienceMs: 5_000, slowMs: 2_000 };
 
 /** Longest that a client waits for an answer, in ms. */
 const TIMEOUT_MS = 15_000;
@@ -77,8 +81,21 @@ export const crossOrigin = ({ origins, credentials }: Shop["cors"]): Koa.Middlew
     maxAge: 600,
   });
 
-/** Passes requests to the service that answers for their collection, through the gateway's own sidecar. */
-export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>): Koa.Middleware {
+/**
+ * Passes requests to the service that answers for their collection, through the gateway's own sidecar. Each service has a
+ * gate for reads and one for what changes things, so that what is slow keeps only its own callers waiting.
+ */
+export function proxy(
+  sidecar: Dispatcher,
+  openings: ReadonlyMap<string, Opened>,
+  clientOf: (request: IncomingMessage) => string,
+): Koa.Middleware {
+  const gates = new Map<string, Gate>();
+  const gateTo = (app: string, kind: "reads" | "changes"): Gate => {
+    const gate = gates.get(`${app} ${kind}`) ?? new Gate(GATE);
+    gates.set(`${app} ${kind}`, gate);
+    return gate;
+  };
   return async (ctx, next) => {
     // S0-G1: /api/fashion-order/products is /products of the shop behind the prefix.
     const path = ctx.path.replace(/^\/api\/[a-z0-9-]+(?=\/)/, "");
@@ -92,39 +109,64 @@ export function proxy(sidecar: Dispatcher, openings: ReadonlyMap<string, Opened>
     if (route.methods !== undefined && !route.methods.includes(ctx.method)) {
       throw methodNotAllowed(ctx.path, route.methods.join(", "));
     }
+    const gate = gateTo(route.app, ctx.method === "GET" || ctx.method === "HEAD" ? "reads" : "changes");
+    const client = clientOf(ctx.req);
+    gate.check(client);
     const body = await readBody(ctx.req);
-    const answer = await sidecar
-      .request({
-        method: ctx.method as "GET",
-        path: `/v1.0/invoke/${route.app}/method${path}${ctx.search}`,
-        headers: forwarded(ctx),
-        body,
-        headersTimeout: TIMEOUT_MS,
-        bodyTimeout: TIMEOUT_MS,
-      })
-      .catch(() => {
-        throw notNow(route.app);
-      });
-    const text = await answer.body.text().catch(() => {
-      throw notNow(route.app);
-    });
-    if (isAmongUs(answer.statusCode, ofSidecar(answer.headers["content-type"], text)))
-      throw notNow(route.app);
-    // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
-    const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
-    if (cutOff) throw notNow(route.app);
-    const headers = Object.entries(answer.headers).filter(
-      ([name, value]) =>
-        value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),
-    );
-    write(ctx, {
-      status: answer.statusCode,
-      headers: Object.fromEntries(headers.map(([name, value]) => [name, String(value)])),
-      ...(text === ""
-        ? {}
-        : { body: text, type: String(answer.headers["content-type"] ?? "application/json") }),
-    });
+    const until = performance.now() + TIMEOUT_MS;
+    const leave = await gate.enter(client, ctx.res);
+    let answer: Answered | undefined;
+    try {
+      answer = await ask(sidecar, ctx, { app: route.app, path, body, withinMs: until - performance.now() });
+    } finally {
+      leave(answer?.status === 503 && answer.text.includes('"urn:jangteo:problem:overloaded"'));
+    }
+    pass(ctx, answer, route.app);
   };
+}
+
+interface Answered {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  text: string;
+}
+
+/** @throws Problem 503 when there is no answer */
+async function ask(
+  sidecar: Dispatcher,
+  ctx: Koa.Context,
+  { app, path, body, withinMs }: { app: string; path: string; body: Buffer | null; withinMs: number },
+): Promise<Answered> {
+  try {
+    const answer = await sidecar.request({
+      method: ctx.method as "GET",
+      path: `/v1.0/invoke/${app}/method${path}${ctx.search}`,
+      headers: forwarded(ctx),
+      body,
+      headersTimeout: withinMs,
+      bodyTimeout: withinMs,
+    });
+    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
+  } catch {
+    throw notNow(app);
+  }
+}
+
+/** Answers with what the service said. @throws Problem 503 when that was not the service */
+function pass(ctx: Koa.Context, { status, headers, text }: Answered, app: string): void {
+  if (isAmongUs(status, ofSidecar(headers["content-type"], text))) throw notNow(app);
+  // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
+  const cutOff = status < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
+  if (cutOff) throw notNow(app);
+  const kept = Object.entries(headers).filter(
+    ([name, value]) =>
+      value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),
+  );
+  write(ctx, {
+    status,
+    headers: Object.fromEntries(kept.map(([name, value]) => [name, String(value)])),
+    ...(text === "" ? {} : { body: text, type: String(headers["content-type"] ?? "application/json") }),
+  });
 }
 
 function forwarded(ctx: Koa.Context): Record<string, string> {
@@ -154,15 +196,23 @@ const notNow = (app: string): Problem =>
     service: app,
   });
 
+const incomplete = (): Problem =>
+  new Problem(400, "body-incomplete", "The body did not arrive", "The connection ended before the body did.");
+
 async function readBody(request: IncomingMessage): Promise<Buffer | null> {
   const tooLarge = () => bodyTooLarge(BODY_LIMIT, { connection: "close" });
   if (Number(request.headers["content-length"] ?? 0) > BODY_LIMIT) throw tooLarge();
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > BODY_LIMIT) throw tooLarge();
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > BODY_LIMIT) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    // The client has gone, or was too slow and is told so already (kit/limits.ts).
+    throw error instanceof Problem ? error : incomplete();
   }
   return size === 0 ? null : Buffer.concat(chunks);
 }

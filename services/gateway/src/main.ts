@@ -1,8 +1,10 @@
 import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
+import { clients, RateLimit } from "#kit/clients.js";
 import type { Config } from "#kit/config.js";
 import { sidecarPool } from "#kit/dapr.js";
-import { CONFIG, DIALECTS, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { CONFIG, DIALECTS, LOG, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { shedding } from "#kit/shedding.js";
 import type { Shop } from "#kit/shop.js";
 import { crossOrigin, openings, proxy, routes } from "./http.js";
 
@@ -15,13 +17,19 @@ export const gateway: ServiceDefinition = {
     c.register(SIDECAR_POOL, {
       useFactory: () => {
         const { daprPort, sidecarToken } = c.resolve<Config>(CONFIG);
-        return sidecarPool({ port: daprPort, token: sidecarToken }, 256);
+        return sidecarPool({ port: daprPort, token: sidecarToken }, 1_024);
       },
     });
     const open = openings(c.resolve(DIALECTS));
+    const { rateLimit, trustedProxies } = c.resolve<Config>(CONFIG);
+    const clientOf = clients(trustedProxies);
     return {
       routes: routes(open),
-      before: [crossOrigin(c.resolve<Shop>(SHOP).cors), proxy(c.resolve(SIDECAR_POOL), open)],
+      before: [
+        crossOrigin(c.resolve<Shop>(SHOP).cors),
+        shedding(new RateLimit(rateLimit), clientOf, c.resolve(LOG)),
+        proxy(c.resolve(SIDECAR_POOL), open, clientOf),
+      ],
     };
   },
 };

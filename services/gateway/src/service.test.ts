@@ -6,7 +6,15 @@ import { Readable } from "node:stream";
 import { after, before, beforeEach, describe, it } from "node:test";
 import inject from "light-my-request";
 import { MemoryDapr } from "#kit/memory.js";
-import { type Answered, assertProblem, type Host, hostInMemory, type Json, shopWith } from "#kit/testing.js";
+import {
+  type Answered,
+  assertProblem,
+  type Host,
+  hostInMemory,
+  type Json,
+  shopWith,
+  until,
+} from "#kit/testing.js";
 import { gateway } from "./main.js";
 
 interface Received {
@@ -341,6 +349,98 @@ describe("the gateway", () => {
       assert.equal((await http("GET", path)).status, 200, path);
     assert.equal(String((await http("GET", "/dapr/subscribe")).body), "[]", "it listens to nothing");
     assert.equal(received.length, 0);
+  });
+});
+
+describe("more than can be done", () => {
+  const order = (from = "127.0.0.1") => httpFrom(from, "POST", "/orders");
+
+  /** A request over a connection of its own, from any address of the loopback network. */
+  async function httpFrom(
+    localAddress: string,
+    method: string,
+    path: string,
+  ): Promise<Answered & { ms: number }> {
+    const { port } = front.address() as AddressInfo;
+    const began = performance.now();
+    const sent = request({
+      host: "127.0.0.1",
+      localAddress,
+      port,
+      method,
+      path,
+      agent: false,
+      headers: json,
+    });
+    sent.end(method === "GET" ? "" : "{}");
+    const [response] = (await once(sent, "response")) as [IncomingMessage];
+    const chunks: Buffer[] = [];
+    for await (const chunk of response) chunks.push(chunk);
+    const { statusCode: status = 0, headers } = response;
+    const body = JSON.parse(Buffer.concat(chunks).toString());
+    return { status, headers: headers as Record<string, string>, body, ms: performance.now() - began };
+  }
+
+  it("waits outside, not for long and not too many; the others are told at once, reads and other services are not", async () => {
+    const held: (() => void)[] = [];
+    let holding = true;
+    answer = (got, response) => {
+      if (holding && got.method === "POST" && got.url.includes("/orders"))
+        held.push(() => echo(got, response));
+      else echo(got, response);
+    };
+    const refused: Answered[] = [];
+    const ask = (count: number, from?: string) =>
+      Array.from({ length: count }, async () => {
+        const one = await order(from);
+        if (one.status !== 200) refused.push(one);
+      });
+    const mine = ask(128);
+    await until(() => held.length === 128, "as many are under way as may be");
+    mine.push(...ask(300));
+    await until(() => refused.length === 300 - 256, "as many wait as may");
+    for (const one of refused) {
+      assertProblem(one, 503, "overloaded");
+      assert.match(one.headers["retry-after"] ?? "", /^\d+$/);
+    }
+    assert.equal(held.length, 128);
+    for (const [method, path] of [
+      ["GET", "/orders"],
+      ["PUT", "/storeOrders/1/accept"],
+      ["GET", "/healthz"],
+    ] as const)
+      assert.equal((await httpFrom("127.0.0.1", method, path)).status, 200, path);
+
+    const others = ask(260, "127.0.0.2");
+    await until(() => refused.length === 300 - 256 + 4, "as many of another client wait");
+    const sent = () =>
+      received.filter(({ method, url }) => method === "POST" && url.includes("/orders")).length;
+    holding = false;
+    for (const letOut of held.splice(0, 4)) letOut();
+    await others[0];
+    assert.ok(sent() < 160, `it has not waited for all 256 of the first: ${sent()}`);
+    for (const letOut of held) letOut();
+    await Promise.all([...mine, ...others]);
+    assert.equal(refused.length, 300 - 256 + 4, "nobody else was refused");
+    assert.equal((await order()).status, 200);
+  });
+
+  it("of one client is refused, and of another not; health is always told", async () => {
+    const own = await hostInMemory(new MemoryDapr(), gateway, {
+      ...{ daprPort: sidecarPort, rateLimit: 5, trustedProxies: ["127.0.0.1"] },
+    });
+    const from = (client: string) =>
+      own.http("GET", "/orders", undefined, { "X-Forwarded-For": `1.2.3.4, ${client}` });
+    const seen = await Promise.all(Array.from({ length: 30 }, () => from("203.0.113.9")));
+    const refused = seen.filter(({ status }) => status !== 200);
+    assert.ok(refused.length >= 18 && refused.length <= 20, `${refused.length}`);
+    for (const one of refused) {
+      assertProblem(one, 429, "too-many-requests");
+      assert.equal(one.headers["retry-after"], "1");
+    }
+    assert.equal((await from("203.0.113.10")).status, 200);
+    for (let i = 0; i < 30; i++) assert.equal((await own.http("GET", "/readyz")).status, 200);
+    await own.stop();
   });
 });
 
