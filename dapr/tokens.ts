@@ -5,7 +5,6 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-
 import { TOKEN_HEADER } from "#kit/token.js";
 
 const made = () => randomBytes(24).toString("base64url");
