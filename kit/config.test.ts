@@ -9,6 +9,7 @@ describe("the environment of a service", () => {
       app: "order",
       port: 8081,
       host: "127.0.0.1",
+      fd: undefined,
       daprPort: 3500,
       sidecarToken: undefined,
       appToken: undefined,
@@ -27,13 +28,13 @@ describe("the environment of a service", () => {
       ...{ APP_ID: "order2", APP_PORT: "1", APP_HOST: "0.0.0.0", DAPR_HTTP_PORT: "2", REPLICA: "order-1" },
       ...{ SHOP: "shops/x.yaml", DIALECTS: "/etc/words.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
       ...{ DAPR_API_TOKEN: "theirs", APP_API_TOKEN: "ours" },
-      ...{ RATE_LIMIT: "0", TRUSTED_PROXIES: "10.0.0.0/8, ::1" },
+      ...{ RATE_LIMIT: "0", TRUSTED_PROXIES: "10.0.0.0/8, ::1", APP_FD: "3" },
     };
     assert.deepEqual(readConfig("order", env), {
       ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
       ...{ shop: "shops/x.yaml", dialects: "/etc/words.yaml", logLevel: "debug", drills: true },
       ...{ sidecarToken: "theirs", appToken: "ours" },
-      ...{ rateLimit: 0, trustedProxies: ["10.0.0.0/8", "::1"] },
+      ...{ fd: 3, rateLimit: 0, trustedProxies: ["10.0.0.0/8", "::1"] },
     });
   });
 
