@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import type Koa from "koa";
 import { Problem } from "#kit/problem.js";
 
@@ -14,11 +14,13 @@ const OPEN = new Set(["/healthz", "/readyz", "/actuator/health", "/actuator/echo
  * @throws Problem 401 not-through-the-sidecar
  */
 export function demandToken(token: string, front: boolean): Koa.Middleware {
-  const expected = digest(token);
+  const expected = Buffer.from(token);
+  /** In a time that tells nothing but whether the lengths are equal, and the length is no secret. */
+  const isRight = (shown: Buffer) => shown.length === expected.length && timingSafeEqual(shown, expected);
   const isOpen = ({ method, path }: Koa.Context) =>
     front ? !/^\/(dapr|events)\//i.test(path) : (method === "GET" || method === "HEAD") && OPEN.has(path);
   return (ctx, next) => {
-    if (isOpen(ctx) || timingSafeEqual(digest(ctx.get(TOKEN_HEADER)), expected)) return next();
+    if (isOpen(ctx) || isRight(Buffer.from(ctx.get(TOKEN_HEADER)))) return next();
     throw new Problem(
       401,
       "not-through-the-sidecar",
@@ -29,6 +31,3 @@ export function demandToken(token: string, front: boolean): Koa.Middleware {
     );
   };
 }
-
-/** Of equal length whatever is shown, so that the time of a comparison tells nothing. */
-const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
