@@ -39,10 +39,11 @@ describe("a service that stops listening", () => {
     const port = await freePort();
     let finish = () => {};
     const begun = new Promise<void>((resolve) => {
-      void Listening.at({ port, host }, (_, response) => {
+      const late: RequestListener = (_, response) => {
         finish = () => response.end("at last");
         resolve();
-      }).then((one) => {
+      };
+      void Listening.at({ port, host }, () => createServer(late)).then((one) => {
         listening = one;
         pending = ask(port);
       });
@@ -64,7 +65,7 @@ describe("a service that stops listening", () => {
 
   it("answers who still comes, and asks those that keep their connection to close it", async () => {
     const port = await freePort();
-    const listening = await Listening.at({ port, host }, handler);
+    const listening = await Listening.at({ port, host }, () => createServer(handler));
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     assert.equal((await ask(port, agent)).connection, "keep-alive");
     const drained = listening.drain(200);
@@ -78,7 +79,7 @@ describe("a service that stops listening", () => {
   it("is patient only so long, and not with who hurries it", async () => {
     for (const hurry of [false, true]) {
       const port = await freePort();
-      const listening = await Listening.at({ port, host }, () => {}); // never answers
+      const listening = await Listening.at({ port, host }, () => createServer(() => {})); // never answers
       const cut = assert.rejects(ask(port), /hang up|ECONNRESET/);
       await new Promise((resolve) => setTimeout(resolve, 50));
       const drained = listening.drain(0, hurry ? 60_000 : 100);
