@@ -99,6 +99,24 @@ describe("ids", () => {
     assert.equal(new Set([await ids.next(), await ids.next(), await other.next()]).size, 3);
   });
 
+  it("of a block that another replica gets first are given to nobody who asks meanwhile", async () => {
+    const { store } = counted();
+    const other = new Ids(store, "n");
+    let asked: Promise<number> | undefined;
+    const theirs: number[] = [];
+    const save: Store["save"] = async (...args) => {
+      if (theirs.length === 0) {
+        theirs.push(await other.next());
+        asked = ids.next(); // while the first write is under way, which is about to fail
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await store.save(...args);
+    };
+    const ids: Ids = new Ids({ ...store, save }, "n");
+    const ours = [await ids.next(), await asked];
+    assert.deepEqual([theirs, ours.toSorted()], [[1], [BLOCK + 1, BLOCK + 2]]);
+  });
+
   it("give up on a counter that others change all the time", async () => {
     const { store } = counted();
     const save: Store["save"] = async () => {
