@@ -178,7 +178,7 @@ export class Supervised {
     const { pid } = this;
     if (pid === undefined) return;
     process.kill(pid, signal);
-    if (!["SIGSTOP", "SIGCONT"].includes(signal)) await until(() => this.pid !== pid, 10_000);
+    if (!["SIGSTOP", "SIGCONT"].includes(signal)) await until(() => this.pid !== pid, 15_000);
   }
 
   /** Kills a process that runs but does not answer. Unlike one that crashes after a good while, it is not started at once again and again. */

@@ -44,7 +44,7 @@ export class Replicas {
   }
 
   /** Replaces each replica of an app by a new process, one after another. @throws StartError */
-  roll(app: string, readiness = true): Promise<void> {
+  async roll(app: string, readiness = true): Promise<void> {
     this.#known(app);
     return this.#inTurn(async () => {
       const replaced = this.of(app);
@@ -59,7 +59,7 @@ export class Replicas {
   }
 
   /** Starts or ends replicas of an app until there are so many. @throws StartError */
-  scale(app: string, count: number): Promise<void> {
+  async scale(app: string, count: number): Promise<void> {
     this.#known(app);
     if (!Number.isInteger(count) || count < 0 || count > maxReplicas)
       throw new StartError(`${app}=${count} is not a number from 0 to ${maxReplicas}`);

@@ -480,7 +480,9 @@ function sidecarSpec(
     }),
     port: ports.http,
     end: async () => {
-      await fetch(`${sidecar}/shutdown`, { method: "POST", signal: AbortSignal.timeout(1000) });
+      const options = { method: "POST", signal: AbortSignal.timeout(1000) };
+      const { ok, status } = await fetch(`${sidecar}/shutdown`, options);
+      if (!ok) throw new Error(`${name}-sidecar refuses to end: ${status}`);
     },
     alive: () => answers(`${sidecar}/healthz`),
     // A call to its own app passes only when the sidecar's health probe has found the app healthy.

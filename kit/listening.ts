@@ -1,4 +1,4 @@
-import { createServer, type RequestListener, type Server, type ServerResponse } from "node:http";
+import type { Server, ServerResponse } from "node:http";
 import { type AddressInfo, Server as NetServer } from "node:net";
 
 /** In ms; tests have shorter ones. */
@@ -18,7 +18,7 @@ export interface Address {
 }
 
 /**
- * A service's ear: one HTTP handler at its own port and, where one was handed down, at a shared socket. It can stop listening
+ * A service's ear: HTTP servers at its own port and, where one was handed down, at a shared socket. It can stop listening
  * without refusing anybody and without cutting anybody off.
  */
 export class Listening {
@@ -32,11 +32,11 @@ export class Listening {
     private readonly shared: Server | undefined,
   ) {}
 
-  /** Resolves once it listens. @throws Error of the system if it cannot */
-  static async at({ port, host, fd }: Address, handler: RequestListener): Promise<Listening> {
-    const shared = fd === undefined ? undefined : await listen(handler, { fd });
+  /** Resolves once it listens. @param make called for each place to listen at. @throws Error of the system if it cannot */
+  static async at({ port, host, fd }: Address, make: () => Server): Promise<Listening> {
+    const shared = fd === undefined ? undefined : await listen(make(), { fd });
     const isOwn = (shared?.address() as AddressInfo | undefined)?.port === port;
-    const listening = new Listening(isOwn ? undefined : await listen(handler, { port, host }), shared);
+    const listening = new Listening(isOwn ? undefined : await listen(make(), { port, host }), shared);
     for (const server of listening.servers) {
       server.prependListener("request", (_request, response: ServerResponse) => listening.note(response));
     }
@@ -87,13 +87,9 @@ function lastOfItsConnection(response: ServerResponse): void {
 const pause = () => new Promise((resolve) => setTimeout(resolve, 20));
 
 async function listen(
-  handler: RequestListener,
+  server: Server,
   where: { fd: number } | { port: number; host: string },
 ): Promise<Server> {
-  const server = createServer(handler);
-  // The sidecar keeps its connections for 90 s; whoever closes first must be the client.
-  server.keepAliveTimeout = 120_000;
-  server.headersTimeout = 125_000;
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(where, resolve);

@@ -1,3 +1,4 @@
+import { createServer } from "node:http";
 import { networkInterfaces } from "node:os";
 import { pathToFileURL } from "node:url";
 import type Koa from "koa";
@@ -150,7 +151,13 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   });
   const composed = compose(definition, { config, shop, dialects, log, sidecar, replica });
 
-  const listening = await Listening.at(config, composed.koa.callback());
+  const listening = await Listening.at(config, () => {
+    const server = createServer(composed.koa.callback());
+    // The sidecar keeps its connections for 90 s; whoever closes first must be the client.
+    server.keepAliveTimeout = 120_000;
+    server.headersTimeout = 125_000;
+    return server;
+  });
   log.info({ port: config.port, shop: shop.name }, "listening");
 
   const topics = composed.subscriptions.map(({ topic }) => topic);

@@ -1,14 +1,17 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import { identity, until } from "#dapr/processes.js";
+import { Replicas } from "#dapr/replicas.js";
 import { migrationJournal, root, type StartOptions, type System, startSystem } from "#dapr/runner.js";
-import { instances, readTopology, shiftPorts } from "#dapr/topology.js";
+import { type Instance, instances, readTopology, shiftPorts } from "#dapr/topology.js";
 
 /** Away from the ports of a system that runs on this machine with no offset, or with a round one. */
 const ports = 12350;
@@ -146,6 +149,121 @@ describe("a running system", () => {
   });
 });
 
+describe("the replicas of a running system", () => {
+  const said: string[] = [];
+  const run = promisify(execFile);
+  const npmRun = (command: string, ...args: string[]) =>
+    run(process.execPath, [join(root, `dist/dapr/${command}.js`), ...args]);
+  /** Of each process that is started from now on. */
+  const env: Record<string, string> = {};
+  let system: System;
+  let data: string;
+  const names = () => system.processes().map(({ name }) => name);
+  before(async () => {
+    data = newData();
+    mkdirSync(join(data, "run"), { recursive: true });
+    writeFileSync(join(data, "run", "control.sock"), "left by a runner that was killed");
+    system = await start({ data, env, onEvent: (message) => said.push(message) });
+  });
+  after(() => system.stop());
+
+  it("are replaced by npm run restart, one after another, which says so here and there", async () => {
+    const { stdout } = await npmRun("restart", "pong", "--data", data);
+    assert.match(stdout, /^pong-1 is ready after [\d.]+ s\npong-0 has ended\n$/);
+    assert.deepEqual(said.join("\n"), stdout.trim());
+    assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0", "pong-1-sidecar", "pong-1"]);
+    const asked = await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+    assert.equal(asked.REPLICA, "pong-1");
+    assert.equal(system.url("pong"), `http://127.0.0.1:${ports + 8182}`);
+    const { extended } = await json<Metadata>(`${system.sidecarUrl("pong")}/v1.0/metadata`);
+    assert.equal(extended.appPID, String(system.processes().find(({ name }) => name === "pong-1")?.pid));
+  });
+
+  it("become more and fewer by npm run scale", async () => {
+    const more = await npmRun("scale", "pong=2", "--data", data);
+    assert.match(more.stdout, /^pong-2 is ready after .*\npong runs 2 times\n$/);
+    const none = await npmRun("scale", "pong=0,ping=1", "--data", data);
+    assert.match(none.stdout, /^pong-2 has ended\npong-1 has ended\npong runs 0 times\nping runs once\n$/);
+    assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0"]);
+    await system.scale("pong", 1);
+    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+  });
+
+  it("stay as they are where what is asked makes no sense", async () => {
+    const before = system.processes();
+    for (const [command, asked, answer] of [
+      ["restart", "nonesuch", /^no service "nonesuch"; there are ping, pong, and all/],
+      ["restart", "", /Which services/],
+      ["scale", "nonesuch=1", /^no service "nonesuch"; there are ping, pong/],
+      ["scale", "pong=11", /^pong=11 is not a number from 0 to 10/],
+      ["scale", "pong", /"pong" is not of the form order=3/],
+    ] as const)
+      await assert.rejects(npmRun(command, asked, "--data", data), ({ stderr }: { stderr: string }) => {
+        assert.match(stderr, answer);
+        return true;
+      });
+    assert.deepEqual(system.processes(), before);
+  });
+
+  it("are changed by the owner of the data directory only", async () => {
+    const { mode } = statSync(join(data, "run", "control.sock"));
+    assert.equal(mode & 0o777, 0o600);
+    await assert.rejects(npmRun("restart", "all", "--data", newData()), /No system runs on .*--data DIR/);
+  });
+
+  it("go on as they were where a new one does not get ready", async () => {
+    const [before] = system.processes().filter(({ name }) => name.startsWith("pong"));
+    env.FAULTS = "exit";
+    try {
+      await assert.rejects(system.roll("pong"), /pong-\d failed to start 5 times in a row/);
+    } finally {
+      delete env.FAULTS;
+    }
+    assert.deepEqual(system.processes().filter(({ name }) => name.startsWith("pong"))[0], before);
+    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+  });
+
+  it("end with the system, in the middle of a restart, too", async () => {
+    const rolled = assert.rejects(system.roll("ping"), /stopped while/);
+    await until(() => pids(system).length > 5, 5000);
+    const running = pids(system);
+    await system.stop();
+    await rolled;
+    assert.deepEqual([...running, ...pids(system)].filter(isAlive), []);
+    assert.equal(existsSync(join(data, "run", "control.sock")), false);
+  });
+});
+
+describe("a process that hangs", () => {
+  it("is killed and started again, whatever it is", async () => {
+    const said: string[] = [];
+    const system = await start({
+      liveness: "timeout=0.3,period=0.2,failures=3",
+      onEvent: (message) => said.push(message),
+    });
+    try {
+      for (const name of ["ping-0", "pong-0-sidecar", "redis"]) {
+        const find = () => system.processes().find((process) => process.name === name);
+        const restarts = find()?.restarts ?? 0;
+        await delay(500); // for its first answers, before which its silence would not count
+        await system.kill(name, "SIGSTOP");
+        assert.ok(await until(() => find()?.restarts === restarts + 1, 10_000), name);
+        await system.waitReady();
+        const [hangs, ended] = said.splice(0);
+        assert.equal(hangs, `${name} runs but has not answered 3 times in a row, and is killed`);
+        assert.match(ended ?? "", new RegExp(`^${name} was ended by SIGKILL and is started again now`));
+      }
+    } finally {
+      await system.stop();
+    }
+  });
+
+  it("is given the time that LIVENESS says", async () => {
+    await assert.rejects(start({ liveness: "periods=1" }), /LIVENESS=periods=1 can't be understood/);
+    await assert.rejects(start({ liveness: "failures=0" }), /LIVENESS/);
+  });
+});
+
 describe("a start that fails", () => {
   it("leaves nothing running and shows the log of what failed", async () => {
     const data = newData();
@@ -251,6 +369,53 @@ describe("the topology", () => {
       shiftPorts("a: 127.0.0.1:6389\nb: tcp(localhost:3306)/x\nc: db.example:3306\nd: 5", 100),
       "a: 127.0.0.1:6489\nb: tcp(localhost:3406)/x\nc: db.example:3306\nd: 5",
     );
+  });
+});
+
+describe("the places of replicas", () => {
+  const ours = readTopology(topology);
+  const replicas = (count: number, busy: string[] = []) => {
+    const done: string[] = [];
+    const note = (what: string) => async (instance: Instance) => {
+      done.push(`${what} ${instance.name}`);
+    };
+    const hands = {
+      ...{ begin: note("begin"), ready: note("ready"), end: note("end"), tell: () => {} },
+      isFree: async ({ name }: Instance) => !busy.includes(name),
+    };
+    return { done, replicas: new Replicas(ours, instances(ours, { ping: count, pong: 1 }, 0), 0, hands) };
+  };
+
+  it("are taken in turn, the one after the last first, without those that others use", async () => {
+    const { done, replicas: two } = replicas(2, ["ping-3"]);
+    await two.roll("ping");
+    const steps = [
+      "begin ping-2",
+      "ready ping-2",
+      "end ping-0",
+      "begin ping-4",
+      "ready ping-4",
+      "end ping-1",
+    ];
+    assert.deepEqual(done.splice(0), steps);
+    await two.roll("ping", false);
+    assert.deepEqual(done, ["begin ping-5", "end ping-2", "begin ping-6", "end ping-4"]);
+  });
+
+  it("are left first where all are taken", async () => {
+    const { done, replicas: ten } = replicas(10);
+    await ten.roll("ping");
+    assert.deepEqual(done.slice(0, 4), ["end ping-0", "begin ping-0", "ready ping-0", "end ping-1"]);
+    assert.equal(ten.of("ping").length, 10);
+    await assert.rejects(ten.scale("ping", 11), /ping=11 is not a number from 0 to 10/);
+  });
+
+  it("change for one who asks at a time", async () => {
+    const { done, replicas: one } = replicas(1);
+    await Promise.all([one.scale("ping", 2), one.roll("pong"), one.scale("ping", 1)]);
+    assert.deepEqual(done, [
+      ...["begin ping-1", "ready ping-1", "begin pong-1", "ready pong-1", "end pong-0", "end ping-1"],
+    ]);
   });
 });
 
