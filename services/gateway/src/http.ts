@@ -28,6 +28,9 @@ interface Opened {
   methods?: readonly string[];
 }
 
+/** The services behind the collections. */
+export const APPS: readonly string[] = [...new Set(Object.values(COLLECTIONS).map(({ app }) => app))];
+
 /** The collections, and the other looks at them that the dialects have. */
 export function openings(dialects: Dialects): ReadonlyMap<string, Opened> {
   const looks = dialects.looks().flatMap(([path, { of }]): [string, Opened][] => {
@@ -93,38 +96,66 @@ export function proxy(sidecar: Pool, openings: ReadonlyMap<string, Opened>): Koa
       throw methodNotAllowed(ctx.path, route.methods.join(", "));
     }
     const body = await readBody(ctx.req);
-    const answer = await sidecar
-      .request({
-        method: ctx.method as "GET",
-        path: `/v1.0/invoke/${route.app}/method${path}${ctx.search}`,
-        headers: forwarded(ctx, path),
-        body,
-        headersTimeout: TIMEOUT_MS,
-        bodyTimeout: TIMEOUT_MS,
-      })
-      .catch(() => {
-        throw notNow(route.app);
-      });
-    const text = await answer.body.text().catch(() => {
-      throw notNow(route.app);
+    const answer = await ask(sidecar, route.app, {
+      method: ctx.method,
+      path: `${path}${ctx.search}`,
+      headers: forwarded(ctx, path),
+      body,
     });
-    if (answer.statusCode >= 500 && fromSidecar(answer.headers["content-type"], text))
-      throw notNow(route.app);
-    // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
-    const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
-    if (cutOff) throw notNow(route.app);
+    const { text } = answer;
     const headers = Object.entries(answer.headers).filter(
       ([name, value]) =>
         value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),
     );
     write(ctx, {
-      status: answer.statusCode,
+      status: answer.status,
       headers: Object.fromEntries(headers.map(([name, value]) => [name, String(value)])),
       ...(text === ""
         ? {}
         : { body: text, type: String(answer.headers["content-type"] ?? "application/json") }),
     });
   };
+}
+
+/** One request to a service, through the gateway's own sidecar. @throws Problem 503 where the service does not answer */
+export async function ask(
+  sidecar: Pool,
+  app: string,
+  { method, path, headers, body = null }: Asked,
+): Promise<Answered> {
+  const gone = () => {
+    throw notNow(app);
+  };
+  const answer = await sidecar
+    .request({
+      method: method as "GET",
+      path: `/v1.0/invoke/${app}/method${path}`,
+      headers,
+      body,
+      headersTimeout: TIMEOUT_MS,
+      bodyTimeout: TIMEOUT_MS,
+    })
+    .catch(gone);
+  const text = await answer.body.text().catch(gone);
+  if (answer.statusCode >= 500 && fromSidecar(answer.headers["content-type"], text)) throw notNow(app);
+  // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
+  const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(method);
+  if (cutOff) throw notNow(app);
+  return { status: answer.statusCode, headers: answer.headers, text };
+}
+
+interface Asked {
+  method: string;
+  /** path and query */
+  path: string;
+  headers: Record<string, string>;
+  body?: Buffer | null;
+}
+
+interface Answered {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  text: string;
 }
 
 function forwarded(ctx: Koa.Context, path: string): Record<string, string> {

@@ -2,9 +2,10 @@ import "reflect-metadata";
 import type { DependencyContainer } from "tsyringe";
 import { Pool } from "undici";
 import type { Config } from "#kit/config.js";
-import { CONFIG, DIALECTS, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { CONFIG, DIALECTS, main, NOW, type ServiceDefinition, SHOP } from "#kit/service.js";
 import type { Shop } from "#kit/shop.js";
 import { crossOrigin, openings, proxy, routes } from "./http.js";
+import { letterRoutes } from "./letters.js";
 
 const SIDECAR_POOL = Symbol("SidecarPool");
 
@@ -18,7 +19,7 @@ export const gateway: ServiceDefinition = {
     });
     const open = openings(c.resolve(DIALECTS));
     return {
-      routes: routes(open),
+      routes: [...routes(open), ...letterRoutes(c.resolve(SIDECAR_POOL), c.resolve(NOW))],
       before: [crossOrigin(c.resolve<Shop>(SHOP).cors), proxy(c.resolve(SIDECAR_POOL), open)],
     };
   },
