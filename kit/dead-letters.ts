@@ -2,8 +2,7 @@ import { z } from "zod";
 import { KeyedLock } from "#kit/batch.js";
 import { isPublic } from "#kit/events.js";
 import { type Answer, check, del, get, listing, paging, post, put, type Route, resource } from "#kit/http.js";
-import { digest } from "#kit/ids.js";
-import { type Aside, type Handle, type Received, received, unforeseen } from "#kit/inbox.js";
+import { type Aside, type Handle, identityOf, type Received, received, unforeseen } from "#kit/inbox.js";
 import { conflict, notFound, Problem } from "#kit/problem.js";
 import type { Aggregate, Records } from "#kit/records.js";
 import { Unavailable } from "#kit/sidecar.js";
@@ -106,7 +105,7 @@ export class DeadLetters implements Aside {
 
   async put(message: Received, reason: Problem): Promise<void> {
     const { records } = this.options;
-    const id = idOf(message);
+    const id = identityOf(message);
     // The cause is new each time: what has been done is seen from the state.
     const cause = { event: crypto.randomUUID() };
     const { state: poison } = await records.handle(POISON, id, cause, async (was) => {
@@ -256,13 +255,6 @@ export class DeadLetters implements Aside {
     if (state === undefined) throw notFound("deadLetter", this.name(number));
     return state;
   }
-}
-
-/** The same for a message that comes again: its broker may not say that it does, and a producer's ids may repeat. */
-function idOf({ topic, bytes, size, event }: Received): string {
-  return typeof event?.id === "string"
-    ? digest(JSON.stringify([topic, event.source, event.id, event.data]))
-    : digest(`${topic}\n${size}\n${bytes.toString("latin1")}`);
 }
 
 /** Text that every store keeps and every terminal shows. */

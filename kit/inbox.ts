@@ -83,8 +83,8 @@ export function delivering(
   log: Logger,
 ): (message: Received) => Promise<Verdict> {
   const failures = new Map<string, number>();
-  const count = ({ topic, bytes }: Received): number => {
-    const key = digest(`${topic}\n${bytes.toString("latin1")}`);
+  const count = (message: Received): number => {
+    const key = identityOf(message);
     const times = (failures.get(key) ?? 0) + 1;
     failures.delete(key);
     if (times < TRIES) failures.set(key, times); // the newest is the last
@@ -122,6 +122,13 @@ export function delivering(
       }
     });
   };
+}
+
+/** The same for a message that comes again: brokers don't always say that it does, and ids of strangers may repeat. */
+export function identityOf({ topic, bytes, size, event }: Received): string {
+  return typeof event?.id === "string"
+    ? digest(JSON.stringify([topic, event.source, event.id, event.data]))
+    : digest(`${topic}\n${size}\n${bytes.toString("latin1")}`);
 }
 
 /** What stands on record of an error that nobody foresaw. */
