@@ -51,7 +51,8 @@ const away = () => {
 };
 
 async function open(of: ServiceDefinition, options: HostOptions = {}): Promise<Host> {
-  const host = await hostInMemory(dapr, of, options);
+  let time = Date.parse("2026-11-21T00:00:00Z");
+  const host = await hostInMemory(dapr, of, { now: () => new Date(time++), ...options });
   hosts.push(host);
   return host;
 }
