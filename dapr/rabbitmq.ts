@@ -74,7 +74,8 @@ const scriptOf = (path: string) =>
 
 /**
  * Read at every start: the accounts, which are all there are (where definitions are given, RabbitMQ makes no guest), and a
- * queue for each app's dead letters, which nobody subscribes to: without one, the broker would throw them away.
+ * queue for what each app's sidecar sets aside by itself. The app subscribes to that topic with a queue of its own; without this
+ * one, the broker would throw away what comes before that.
  */
 export function definitions(accounts: readonly Account[]): string {
   const deadLetters = [...new Set(accounts.flatMap(({ scopes }) => scopes))].map(

@@ -37,7 +37,17 @@ export interface Answer {
 export interface Route {
   method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   path: string;
+  /** Its body is handed over as {@link Bytes}, whatever they are, and no more than so many of them. */
+  raw?: number;
   handle(request: Request): Promise<Answer>;
+}
+
+/** A body of a {@link Route.raw} route. */
+export interface Bytes {
+  /** all, or the beginning */
+  bytes: Buffer;
+  /** how many came */
+  size: number;
 }
 
 type Handler = Route["handle"];
@@ -311,6 +321,22 @@ export function createKoa(routes: readonly Route[], log: Logger): Koa {
   const koa = new Koa();
   koa.silent = true;
   const router = new Router();
+  const serve = (route: Route, bodyOf: (ctx: Koa.Context) => unknown) =>
+    router.register(route.path, [route.method.toLowerCase()], async (ctx) => {
+      const answer = await route.handle({
+        params: ctx.params,
+        query: ctx.query as Record<string, string | undefined>,
+        body: await bodyOf(ctx as unknown as Koa.Context),
+        headers: ctx.headers as Record<string, string | undefined>,
+        path: ctx.path,
+      });
+      write(ctx, answer);
+    });
+  // Before those that look at the body.
+  for (const route of routes) {
+    const { raw } = route;
+    if (raw !== undefined) serve(route, (ctx) => readBytes(ctx.req, raw));
+  }
   // Within the router, so that what is not there, or not allowed, is said before anything about the body.
   router.use(mediaType as unknown as RouterMiddleware);
   router.use(
@@ -325,22 +351,21 @@ export function createKoa(routes: readonly Route[], log: Logger): Koa {
       },
     }) as unknown as RouterMiddleware,
   );
-  for (const route of routes) {
-    router.register(route.path, [route.method.toLowerCase()], async (ctx) => {
-      const answer = await route.handle({
-        params: ctx.params,
-        query: ctx.query as Record<string, string | undefined>,
-        body: ctx.request.body ?? {},
-        headers: ctx.headers as Record<string, string | undefined>,
-        path: ctx.path,
-      });
-      write(ctx, answer);
-    });
-  }
+  for (const route of routes) if (route.raw === undefined) serve(route, (ctx) => ctx.request.body ?? {});
   koa.use(edge(log));
   koa.use(router.routes() as unknown as Koa.Middleware);
   koa.use(router.allowedMethods() as unknown as Koa.Middleware);
   return koa;
+}
+
+async function readBytes(from: AsyncIterable<Buffer>, most: number): Promise<Bytes> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of from) {
+    if (size < most) chunks.push(chunk.subarray(0, most - size));
+    size += chunk.length;
+  }
+  return { bytes: Buffer.concat(chunks), size };
 }
 
 export function write(ctx: Koa.Context, answer: Answer): void {

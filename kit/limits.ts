@@ -31,8 +31,9 @@ export interface Limits {
 
 /** For a server that only sidecars reach: they keep their connections for 90 s, and whoever closes first must be the client. */
 export const BEHIND: Limits = {
-  headBytes: 64 * 1024,
-  headers: 200,
+  // Dapr makes headers of a message's metadata; a message whose head is refused would come again for ever.
+  headBytes: 256 * 1024,
+  headers: 2_000,
   urlLength: 8_192,
   headMs: 125_000,
   requestMs: 300_000,

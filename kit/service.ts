@@ -5,18 +5,20 @@ import { container, type DependencyContainer } from "tsyringe";
 import { trusts } from "#kit/clients.js";
 import { type Config, readConfig } from "#kit/config.js";
 import { daprSidecar } from "#kit/dapr.js";
+import { DeadLetters, deadLetterRoutes } from "#kit/dead-letters.js";
 import { type Dialects, readDialects } from "#kit/dialects.js";
-import { catalogue, isPublic, type Subscription } from "#kit/events.js";
+import { isPublic, type Subscription } from "#kit/events.js";
 import { keepHearing } from "#kit/hearing.js";
-import { type Answer, createKoa, get, post, put, type Request, type Route } from "#kit/http.js";
+import { type Answer, createKoa, get, put, type Route } from "#kit/http.js";
+import { delivering, handling, received, subscriptionRoutes } from "#kit/inbox.js";
 import { BEHIND, FRONT, limitedServer } from "#kit/limits.js";
 import { Listening } from "#kit/listening.js";
-import { createLogger, inTrace, type Logger } from "#kit/log.js";
-import { Problem, tryLater } from "#kit/problem.js";
+import { createLogger, type Logger } from "#kit/log.js";
+import { tryLater } from "#kit/problem.js";
 import { Records } from "#kit/records.js";
 import { bounded } from "#kit/shedding.js";
 import { readShop, type Shop } from "#kit/shop.js";
-import type { Sidecar, Verdict } from "#kit/sidecar.js";
+import type { CloudEvent, Sidecar, Verdict } from "#kit/sidecar.js";
 import { demandToken } from "#kit/token.js";
 
 /** Name of the pub/sub component in every components/ folder. */
@@ -58,7 +60,7 @@ export interface ServiceDefinition {
 export interface Composed {
   koa: Koa;
   subscriptions: readonly Subscription[];
-  deliver(event: unknown): Promise<Verdict>;
+  deliver(event: CloudEvent): Promise<Verdict>;
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -99,15 +101,18 @@ export function compose(
   if (records !== undefined) c.register(RECORDS, { useValue: records });
   const parts = definition.compose(c);
   const subscriptions = parts.subscriptions ?? [];
-  const byTopic = new Map(subscriptions.map((one) => [one.topic as string, one]));
   const health = { down: false, started: false };
 
-  const deliver = (event: unknown) => deliverTo(byTopic, event, log);
+  const { app } = definition;
+  const handle = handling(subscriptions);
+  const letters = records && new DeadLetters({ app, replica, records, handle, now });
+  const deliver = delivering(app, handle, letters, log);
   const koa = createKoa(
     [
       ...parts.routes,
       ...operation(definition.front === true, config, sidecar, health),
-      ...subscriptionRoutes(definition.app, subscriptions, deliver),
+      ...subscriptionRoutes({ app, pubsub: PUBSUB, keeps: letters !== undefined }, subscriptions, deliver),
+      ...(letters === undefined ? [] : deadLetterRoutes(letters, now)),
     ],
     log,
   );
@@ -119,7 +124,7 @@ export function compose(
   return {
     koa,
     subscriptions,
-    deliver,
+    deliver: (event) => deliver(received(event.type, Buffer.from(JSON.stringify(event)))),
     async start() {
       await records?.start();
       await parts.onStart?.();
@@ -257,65 +262,4 @@ function address(): string {
     .flat()
     .find((one) => one !== undefined && one.family === "IPv4" && !one.internal);
   return outward?.address ?? "127.0.0.1";
-}
-
-/** The two things that Dapr asks of a subscriber. https://docs.dapr.io/reference/api/pubsub_api/ */
-function subscriptionRoutes(
-  app: string,
-  subscriptions: readonly Subscription[],
-  deliver: (event: unknown) => Promise<Verdict>,
-): Route[] {
-  const described = subscriptions.map(({ topic }) => ({
-    pubsubname: PUBSUB,
-    topic,
-    route: `/events/${topic}`,
-    deadLetterTopic: `dead-letters-${app}`,
-  }));
-  const subscribe = get("/dapr/subscribe", async () => ({
-    status: 200,
-    body: described,
-    type: "application/json",
-  }));
-  if (subscriptions.length === 0) return [subscribe];
-  return [
-    subscribe,
-    post("/events/:topic", async ({ body }: Request) => {
-      return verdict({ status: await deliver(body) });
-    }),
-  ];
-}
-
-const verdict = (body: object): Answer => ({ status: 200, body, type: "application/json" });
-
-async function deliverTo(
-  byTopic: Map<string, Subscription>,
-  received: unknown,
-  log: Logger,
-): Promise<Verdict> {
-  const event = received as { id?: unknown; type?: unknown; data?: unknown; traceparent?: string } | null;
-  return inTrace(event?.traceparent, async () => {
-    const subscription = byTopic.get(String(event?.type));
-    const parsed =
-      subscription === undefined || event === null
-        ? undefined
-        : catalogue[subscription.topic].safeParse(event.data);
-    if (subscription === undefined || event === null || typeof event.id !== "string" || !parsed?.success) {
-      log.error(
-        { event, reason: parsed?.error?.issues },
-        "a message that can never be understood is set aside",
-      );
-      return "DROP";
-    }
-    try {
-      await subscription.handle({ id: event.id, type: subscription.topic, data: parsed.data as never });
-      return "SUCCESS";
-    } catch (error) {
-      if (error instanceof Problem && error.status < 500) {
-        log.error({ err: error, event: event.id }, "a message that will always be refused is set aside");
-        return "DROP";
-      }
-      log.warn({ err: error, event: event.id }, "a message could not be handled and will come again");
-      return "RETRY";
-    }
-  });
 }

@@ -6,6 +6,7 @@ import { it } from "node:test";
 import { setTimeout as delay, setImmediate as macrotask } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import inject from "light-my-request";
+import type { Letter } from "#kit/dead-letters.js";
 import { readDialects } from "#kit/dialects.js";
 import { catalogue, type EventType, isPublic, type OrderInfo } from "#kit/events.js";
 import { createLogger } from "#kit/log.js";
@@ -282,6 +283,15 @@ export function listen(dapr: MemoryDapr, app = "listener"): CloudEvent[] {
     },
   });
   return heard;
+}
+
+/** What the owner of a store has set aside; of all stores, where none is named. */
+export function deadLetters(dapr: MemoryDapr, store?: string): Letter[] {
+  return [...dapr.stores]
+    .filter(([name]) => store === undefined || name === store)
+    .flatMap(([, rows]) => [...rows])
+    .filter(([key]) => key.startsWith("deadletter:"))
+    .map(([, { value }]) => (value as { state: Letter }).state);
 }
 
 let messages = 0;

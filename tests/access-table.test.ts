@@ -7,7 +7,7 @@ import { describe, it } from "node:test";
 import { accessControl, readAccess } from "#dapr/access.js";
 import { root } from "#dapr/runner.js";
 import { readDialects } from "#kit/dialects.js";
-import { openings } from "../services/gateway/src/http.js";
+import { APPS, openings } from "../services/gateway/src/http.js";
 
 const access = readAccess(join(root, "dapr/access.yaml"));
 const services = readdirSync(join(root, "services")).sort();
@@ -89,12 +89,16 @@ describe("the table of who may call whom", () => {
 
   it("permits the gateway what it opens, and no more", () => {
     const open = openings(readDialects(join(root, "shops/dialects.yaml"), "fashion"));
-    const expected = [...open].flatMap(([name, { app, methods = ["*"] }]) =>
+    const collections = [...open].flatMap(([name, { app, methods = ["*"] }]) =>
       methods.flatMap((verb) => [
         `${app} ${verb} /${name}/** of gateway`,
         `${app} ${verb} /profile/* of gateway`,
       ]),
     );
+    const letters = APPS.flatMap((app) =>
+      ["GET", "PUT", "POST", "DELETE"].map((verb) => `${app} ${verb} /deadLetters/** of gateway`),
+    );
+    const expected = [...collections, ...letters];
     assert.deepEqual(
       permissions((caller) => caller === "gateway"),
       [...new Set(expected)].sort(),

@@ -13,7 +13,7 @@ import { createClient } from "redis";
 import { digest } from "#kit/ids.js";
 import { MemoryDapr } from "#kit/memory.js";
 import { parseShop, readShop, type Shop } from "#kit/shop.js";
-import { embedded, type Host, hostInMemory, settled } from "#kit/testing.js";
+import { deadLetters, embedded, type Host, hostInMemory, settled } from "#kit/testing.js";
 import { delivery } from "../services/delivery/src/main.js";
 import { inventory } from "../services/inventory/src/main.js";
 import { notification } from "../services/notification/src/main.js";
@@ -198,7 +198,7 @@ async function play(shop: Shop, often: "each step" | "each fate"): Promise<numbe
       }
       if (often === "each fate") await check(`fate ${i}, order ${id}`);
     }
-    assert.deepEqual([...dapr.deadLetters.keys()], []);
+    assert.deepEqual(deadLetters(dapr), []);
     return compared;
   } finally {
     await Promise.all(Object.values(hosts).map((host) => host.stop()));

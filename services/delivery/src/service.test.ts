@@ -6,6 +6,7 @@ import type { Call, Reply } from "#kit/sidecar.js";
 import {
   assertProblem,
   cloudEvent,
+  deadLetters,
   embedded,
   type Host,
   hostInMemory,
@@ -244,7 +245,7 @@ describe("a delivery that the customer may no longer stop once it begins", () =>
     assert.deepEqual(await told(), ["DeliveryCancelled 7 P7 DeliveryCancelled"]);
     assert.equal(await host.composed.deliver(accepted), "SUCCESS");
     assert.equal((await told()).length, 1);
-    assert.equal(dapr.deadLetters.get("delivery"), undefined);
+    assert.deepEqual(deadLetters(dapr), []);
   });
 
   it("waits until the order can be asked; one that never was is set aside", async () => {
@@ -266,7 +267,11 @@ describe("a delivery that the customer may no longer stop once it begins", () =>
       headers: {},
       body: { type: "urn:jangteo:problem:not-found", title: "No", detail: "No order 8.", status: 404 },
     };
-    assert.equal(await host.composed.deliver(event("StoreAccepted", 8)), "DROP");
+    assert.equal(await host.composed.deliver(event("StoreAccepted", 8)), "SUCCESS");
+    assert.deepEqual(
+      deadLetters(dapr, "deliveries").map(({ topic, reason }) => [topic, reason.detail]),
+      [["StoreAccepted", "No order 8."]],
+    );
   });
 });
 

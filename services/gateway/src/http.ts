@@ -29,6 +29,9 @@ interface Opened {
   methods?: readonly string[];
 }
 
+/** The services behind the collections. */
+export const APPS: readonly string[] = [...new Set(Object.values(COLLECTIONS).map(({ app }) => app))];
+
 /** The collections, and the other looks at them that the dialects have. */
 export function openings(dialects: Dialects): ReadonlyMap<string, Opened> {
   const looks = dialects.looks().flatMap(([path, { of }]): [string, Opened][] => {
@@ -124,12 +127,55 @@ export function proxy(
     const leave = await gate.enter(client, ctx.res);
     let answer: Answered | undefined;
     try {
-      answer = await ask(sidecar, ctx, { app: route.app, path, body, withinMs: until - performance.now() });
+      answer = await ask(sidecar, route.app, {
+        method: ctx.method,
+        path: `${path}${ctx.search}`,
+        headers: forwarded(ctx),
+        body,
+        withinMs: until - performance.now(),
+      });
     } finally {
       leave(answer?.status === 503 && answer.text.includes('"urn:jangteo:problem:overloaded"'));
     }
-    pass(ctx, answer, route.app);
+    pass(ctx, answer);
   };
+}
+
+/** One request to a service, through the gateway's own sidecar. @throws Problem 503 where the service does not answer */
+export async function ask(
+  sidecar: Dispatcher,
+  app: string,
+  { method, path, headers, body = null, withinMs = TIMEOUT_MS }: Asked,
+): Promise<Answered> {
+  const gone = () => {
+    throw notNow(app);
+  };
+  const answer = await sidecar
+    .request({
+      method: method as "GET",
+      path: `/v1.0/invoke/${app}/method${path}`,
+      headers,
+      body,
+      headersTimeout: withinMs,
+      bodyTimeout: withinMs,
+    })
+    .catch(gone);
+  const text = await answer.body.text().catch(gone);
+  if (isAmongUs(answer.statusCode, ofSidecar(answer.headers["content-type"], text))) throw notNow(app);
+  // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
+  const cutOff = answer.statusCode < 202 && text === "" && !["HEAD", "OPTIONS"].includes(method);
+  if (cutOff) throw notNow(app);
+  return { status: answer.statusCode, headers: answer.headers, text };
+}
+
+interface Asked {
+  method: string;
+  /** path and query */
+  path: string;
+  headers: Record<string, string>;
+  body?: Buffer | null;
+  /** ms until the caller gives up */
+  withinMs?: number;
 }
 
 interface Answered {
@@ -138,33 +184,7 @@ interface Answered {
   text: string;
 }
 
-/** @throws Problem 503 when there is no answer */
-async function ask(
-  sidecar: Dispatcher,
-  ctx: Koa.Context,
-  { app, path, body, withinMs }: { app: string; path: string; body: Buffer | null; withinMs: number },
-): Promise<Answered> {
-  try {
-    const answer = await sidecar.request({
-      method: ctx.method as "GET",
-      path: `/v1.0/invoke/${app}/method${path}${ctx.search}`,
-      headers: forwarded(ctx),
-      body,
-      headersTimeout: withinMs,
-      bodyTimeout: withinMs,
-    });
-    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
-  } catch {
-    throw notNow(app);
-  }
-}
-
-/** Answers with what the service said. @throws Problem 503 when that was not the service */
-function pass(ctx: Koa.Context, { status, headers, text }: Answered, app: string): void {
-  if (isAmongUs(status, ofSidecar(headers["content-type"], text))) throw notNow(app);
-  // Our services answer 200 and 201 with a body; a sidecar whose other end was cut off half-way answers without.
-  const cutOff = status < 202 && text === "" && !["HEAD", "OPTIONS"].includes(ctx.method);
-  if (cutOff) throw notNow(app);
+function pass(ctx: Koa.Context, { status, headers, text }: Answered): void {
   const kept = Object.entries(headers).filter(
     ([name, value]) =>
       value !== undefined && !HOP_BY_HOP.has(name) && name !== "content-type" && !name.startsWith("dapr-"),

@@ -3,10 +3,11 @@ import type { DependencyContainer } from "tsyringe";
 import { clients, RateLimit } from "#kit/clients.js";
 import type { Config } from "#kit/config.js";
 import { sidecarPool } from "#kit/dapr.js";
-import { CONFIG, DIALECTS, LOG, main, type ServiceDefinition, SHOP } from "#kit/service.js";
+import { CONFIG, DIALECTS, LOG, main, NOW, type ServiceDefinition, SHOP } from "#kit/service.js";
 import { shedding } from "#kit/shedding.js";
 import type { Shop } from "#kit/shop.js";
 import { crossOrigin, openings, proxy, routes } from "./http.js";
+import { letterRoutes } from "./letters.js";
 
 const SIDECAR_POOL = Symbol("SidecarPool");
 
@@ -24,7 +25,7 @@ export const gateway: ServiceDefinition = {
     const { rateLimit, trustedProxies } = c.resolve<Config>(CONFIG);
     const clientOf = clients(trustedProxies);
     return {
-      routes: routes(open),
+      routes: [...routes(open), ...letterRoutes(c.resolve(SIDECAR_POOL), c.resolve(NOW))],
       before: [
         crossOrigin(c.resolve<Shop>(SHOP).cors),
         shedding(new RateLimit(rateLimit), clientOf, c.resolve(LOG)),

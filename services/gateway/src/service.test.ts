@@ -13,6 +13,7 @@ import { MemoryDapr } from "#kit/memory.js";
 import {
   type Answered,
   assertProblem,
+  embedded,
   type Host,
   hostInMemory,
   type Json,
@@ -443,6 +444,110 @@ describe("more than can be done", () => {
     assert.equal((await from("203.0.113.10")).status, 200);
     for (let i = 0; i < 30; i++) assert.equal((await own.http("GET", "/readyz")).status, 200);
     await own.stop();
+  });
+});
+
+describe("the dead letters of all services", () => {
+  const reply = (response: ServerResponse, status: number, body: object) =>
+    response
+      .writeHead(status, { "content-type": status < 300 ? "application/json" : "application/problem+json" })
+      .end(JSON.stringify(body));
+  const appOf = ({ url }: Received) => /^\/v1\.0\/invoke\/(\w+)\/method/.exec(url)?.[1] ?? "";
+  const letter = (id: string, second: number) => ({ id, since: `2026-11-21T00:00:0${second}.000Z` });
+  /** order and store have some, payment is away */
+  const has: Record<string, object[]> = {
+    order: [letter("order-2", 4), letter("order-1", 1)],
+    store: [letter("store-1", 3)],
+  };
+  beforeEach(() => {
+    answer = (request, response) => {
+      const app = appOf(request);
+      if (app === "payment") return reply(response, 503, {});
+      const deadLetters = has[app] ?? [];
+      reply(response, 200, { _embedded: { deadLetters }, page: { totalElements: deadLetters.length } });
+    };
+  });
+  const ids = (list: Answered) => embedded(list, "deadLetters").map(({ id }) => String(id));
+
+  it("are one list, newest first, which says who is not in it", async () => {
+    const list = await http("GET", "/deadLetters?topic=OrderPaid&size=2");
+    assert.deepEqual(ids(list), ["order-2", "store-1"]);
+    assert.deepEqual(list.body.unavailable, ["payment"]);
+    assert.deepEqual(list.body.page, { size: 2, totalElements: 3, totalPages: 2, number: 0 });
+    assert.deepEqual(list.body._links?.next, { href: "/deadLetters?topic=OrderPaid&page=1&size=2" });
+    assert.deepEqual(ids(await http("GET", "/deadLetters?size=2&page=1")), ["order-1"]);
+    assert.ok(received[0]?.url.endsWith("/method/deadLetters?topic=OrderPaid&page=0&size=2"));
+  });
+
+  it("of one service are asked of that alone", async () => {
+    assert.deepEqual(ids(await http("GET", "/deadLetters?app=store&page=3&size=500")), ["store-1"]);
+    assert.deepEqual(
+      received.map(({ url }) => url),
+      ["/v1.0/invoke/store/method/deadLetters?page=3&size=500"],
+    );
+  });
+
+  it("are asked for in vain where the question is wrong", async () => {
+    for (const query of ["?app=x", "?size=0", "?size=500&page=2"])
+      assertProblem(await http("GET", `/deadLetters${query}`), 422, "invalid-field");
+    for (const id of ["x-1", "order", "order-x", "gateway-1"])
+      assertProblem(await http("GET", `/deadLetters/${id}`), 404, "not-found");
+    assertProblem(await http("PUT", "/deadLetters", "{}", json), 405, "method-not-allowed");
+    assert.equal(received.length, 0);
+    answer = (_, response) =>
+      reply(response, 422, {
+        type: "urn:jangteo:problem:invalid-field",
+        title: "t",
+        status: 422,
+        detail: "d",
+      });
+    assertProblem(await http("GET", "/deadLetters?topic=x"), 422, "invalid-field");
+  });
+
+  it("are each its service's to show, replay and discard", async () => {
+    answer = (_, response) => reply(response, 409, { status: 409 });
+    for (const [method, path] of [
+      ["GET", "/deadLetters/order-3"],
+      ["DELETE", "/deadLetters/order-3"],
+      ["PUT", "/deadLetters/order-3/replay"],
+      ["POST", "/deadLetters/order-3/replay"],
+    ] as const) {
+      const { status, headers } = await http(method, path);
+      assert.deepEqual([status, headers["content-type"]], [409, "application/problem+json"]);
+      const { method: sent, url } = received.at(-1) ?? {};
+      assert.deepEqual([sent, url], [method, `/v1.0/invoke/order/method${path}`]);
+    }
+    answer = (_, response) => response.writeHead(204).end();
+    assert.equal((await http("DELETE", "/deadLetters/order-3")).status, 204);
+  });
+
+  it("are replayed and discarded everywhere, and counted", async () => {
+    answer = (request, response) => {
+      const app = appOf(request);
+      if (app === "payment") return reply(response, 503, {});
+      reply(
+        response,
+        200,
+        app === "order" ? { replayed: 2, returned: 1, left: 4 } : { replayed: 1, left: 0 },
+      );
+    };
+    const { status, body } = await http("POST", "/deadLetters/replay");
+    const { triedBefore, ...counts } = body;
+    assert.equal(status, 200);
+    assert.deepEqual(counts, { replayed: 8, returned: 1, left: 4, unavailable: ["payment"] });
+    const asked = received.map(({ method, url }) => `${method} ${url.slice(url.indexOf("/method"))}`);
+    const path = `/method/deadLetters/replay?${new URLSearchParams({ triedBefore: String(triedBefore) })}`;
+    assert.deepEqual([...new Set(asked)], [`POST ${path}`], "all with the same time");
+    received.length = 0;
+    await http("POST", "/deadLetters/replay?app=order&topic=OrderPaid&triedBefore=2026-11-21T00:00:00Z");
+    await http("DELETE", "/deadLetters?app=order");
+    assert.deepEqual(
+      received.map(({ method, url }) => [method, new URLSearchParams(url.split("?")[1]).toString()]),
+      [
+        ["POST", "triedBefore=2026-11-21T00%3A00%3A00Z&topic=OrderPaid"],
+        ["DELETE", ""],
+      ],
+    );
   });
 });
 

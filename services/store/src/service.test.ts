@@ -5,6 +5,7 @@ import type { Call, Reply } from "#kit/sidecar.js";
 import {
   assertProblem,
   cloudEvent,
+  deadLetters,
   embedded,
   type Host,
   hostInMemory,
@@ -332,7 +333,7 @@ describe("before the store begins what the customer may not stop any more", () =
     assert.deepEqual(await told(), ["StoreCancelled 7 P7"]);
     assert.equal(await host.composed.deliver(event), "SUCCESS");
     assert.deepEqual([await state(7), await told()], ["StoreCancelled", ["StoreCancelled 7 P7"]]);
-    assert.equal(dapr.deadLetters.get("store"), undefined);
+    assert.deepEqual(deadLetters(dapr), []);
   });
 
   it("waits with what it accepts by itself until the order can be asked; one that never was is set aside", async () => {
@@ -348,7 +349,11 @@ describe("before the store begins what the customer may not stop any more", () =
       headers: {},
       body: { type: "urn:jangteo:problem:not-found", title: "No", detail: "No order 8.", status: 404 },
     };
-    assert.equal(await host.composed.deliver(paidEvent(8)), "DROP");
+    assert.equal(await host.composed.deliver(paidEvent(8)), "SUCCESS");
+    assert.deepEqual(
+      deadLetters(dapr, "tickets").map(({ topic, reason }) => [topic, reason.detail]),
+      [["OrderPaid", "No order 8."]],
+    );
   });
 });
 
