@@ -510,7 +510,8 @@ function sidecarSpec(
     }),
     port: ports.http,
     end: async () => {
-      const options = { method: "POST", signal: AbortSignal.timeout(1000) };
+      const headers = tokens.headersFor(app.appID, "sidecar");
+      const options = { method: "POST", headers, signal: AbortSignal.timeout(1000) };
       const { ok, status } = await fetch(`${sidecar}/shutdown`, options);
       if (!ok) throw new Error(`${name}-sidecar refuses to end: ${status}`);
     },
