@@ -269,8 +269,10 @@ class LocalSystem implements System {
     await this.#process(name).kill(signal);
   }
 
-  roll(app: string, { readiness = true } = {}): Promise<void> {
-    return this.#replicas.roll(app, readiness);
+  async roll(app: string, { readiness = true } = {}): Promise<void> {
+    if (app === "gateway" && this.#door === undefined)
+      throw new StartError("this Node.js can't hand the gateway's address down from process to process");
+    await this.#replicas.roll(app, readiness);
   }
 
   scale(app: string, count: number): Promise<void> {
