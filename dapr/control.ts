@@ -15,6 +15,8 @@ export type Order = z.infer<typeof orderSchema>;
 /** One line of the answer: what happens, and at the end how it went. */
 type Line = { said: string } | { error: string } | { done: true };
 
+const stopped = "The system stopped before it was done.";
+
 /** Longest path that every system takes as the name of a socket. */
 const longest = 100;
 const socketOf = (data: string) => join(data, "run", "control.sock");
@@ -36,6 +38,7 @@ export async function openControl(
   rmSync(socket, { force: true });
   const server = createServer(async (incoming, outgoing) => {
     const say = (line: Line) => outgoing.write(`${JSON.stringify(line)}\n`);
+    outgoing.flushHeaders();
     try {
       const chunks: Buffer[] = [];
       for await (const chunk of incoming) chunks.push(chunk as Buffer);
@@ -87,10 +90,14 @@ export function ask(data: string, order: Order, say: (message: string) => void):
           else resolve();
         }
       });
-      answer.on("close", () => fail("The system stopped before it was done."));
+      answer.on("close", () => fail(stopped));
     });
-    outgoing.on("error", () =>
-      fail(`No system runs on ${data}. Start one with npm start, or name its directory: --data DIR`),
+    outgoing.on("error", ({ code = "" }: NodeJS.ErrnoException) =>
+      fail(
+        ["ENOENT", "ECONNREFUSED", "ENOTSOCK"].includes(code)
+          ? `No system runs on ${data}. Start one with npm start, or name its directory: --data DIR`
+          : stopped,
+      ),
     );
     outgoing.end(JSON.stringify(order));
   });

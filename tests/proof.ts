@@ -87,7 +87,7 @@ export async function prove(
       },
       siege: async () => {
         const asked = proof.command ?? "";
-        const aimed = aimedAt(short ? asked.replace(/-t\d+S/, "-t5S") : asked, shop.system.gateway);
+        const aimed = aimedAt(short ? asked.replace(/-t\d+S/, "-t4S") : asked, shop.system.gateway);
         say(`  $ ${aimed}`);
         const table = await siege(aimed, home);
         say(beside(table, proof.seed));

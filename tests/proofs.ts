@@ -89,7 +89,7 @@ async function opensAndCloses(stage: Stage, order: (shop: TestShop) => Promise<R
   say("payment takes 5 s for each order now, and 20 customers order, again and again");
   await drill(shop, { delayMs: 5_000 });
   const refused: { reply: Reply; ms: number }[] = [];
-  const end = performance.now() + (short ? 4_000 : 8_000);
+  const end = performance.now() + (short ? 3_000 : 8_000);
   await Promise.all(
     Array.from({ length: 20 }, async () => {
       while (performance.now() < end) {
