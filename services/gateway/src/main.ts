@@ -15,8 +15,9 @@ export const gateway: ServiceDefinition = {
   front: true,
   compose(c: DependencyContainer) {
     c.register(SIDECAR_POOL, {
+      // More than the gates let through to all services together, so that no service waits for another's connections.
       useFactory: () =>
-        new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 1_024 }),
+        new Pool(`http://127.0.0.1:${c.resolve<Config>(CONFIG).daprPort}`, { connections: 2_400 }),
     });
     const open = openings(c.resolve(DIALECTS));
     const { rateLimit, trustedProxies } = c.resolve<Config>(CONFIG);
