@@ -16,9 +16,10 @@ export const gateway: ServiceDefinition = {
   front: true,
   compose(c: DependencyContainer) {
     c.register(SIDECAR_POOL, {
+      // More than the gates let through to all services together, so that no service waits for another's connections.
       useFactory: () => {
         const { daprPort, sidecarToken } = c.resolve<Config>(CONFIG);
-        return sidecarPool({ port: daprPort, token: sidecarToken }, 1_024);
+        return sidecarPool({ port: daprPort, token: sidecarToken }, 2_400);
       },
     });
     const open = openings(c.resolve(DIALECTS));
