@@ -57,15 +57,14 @@ export class Ids {
   }
 
   private async take(): Promise<void> {
+    let from = 1;
     await this.change((next) => {
-      this.from = next;
-      this.to = endOfBlock(next);
-      return this.to + 1;
-    }).catch((error) => {
-      this.to = 0;
-      this.from = 1;
-      throw error;
+      from = next;
+      return endOfBlock(next) + 1;
     });
+    // Not before it is written: until then another replica may get this block, and somebody may ask here meanwhile.
+    this.from = from;
+    this.to = endOfBlock(from);
   }
 
   private async read(): Promise<{ next: number; etag: string | null }> {
