@@ -13,6 +13,7 @@ import {
   type ProductFields,
   productNotFound,
   RESERVATION,
+  type Reservation,
   register,
   registerAs,
   release,
@@ -32,7 +33,13 @@ export interface Reserved {
   amount: number;
 }
 
-/** The use cases of the stock. */
+/**
+ * The use cases of the stock.
+ *
+ * A change of a product asks the order's reservation whether it has happened already, and always after it has read the
+ * product. The other way round a repeat could read the reservation before it is there, and the product after that it was
+ * forgotten in `open` again, and take the stock twice. (services/loyalty/src/app.ts has the whole argument.)
+ */
 export class Inventory {
   /** by product: changes that the next write may forget */
   private readonly finished = new Map<number, Set<Closed>>();
@@ -98,14 +105,17 @@ export class Inventory {
    */
   async reserve(orderId: number, productId: number, qty: number): Promise<Reserved> {
     const cause = { command: `reserve:${orderId}` };
-    const asking = this.records.load(RESERVATION, orderId);
+    const look = () => this.records.load(RESERVATION, orderId);
+    let looking: Promise<Reservation | undefined> | undefined;
     const { state: product } = await this.changeStock(productId, cause, async (was, finished) => {
-      const known = await asking;
+      looking = look();
+      const known = await looking;
       hold(known, { orderId, productId, qty });
       if (known !== undefined) return [];
       return takeStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
     });
-    const known = await asking;
+    // A product that remembers this cause has not been asked.
+    const known = await (looking ?? look());
     hold(known, { orderId, productId, qty }); // a repeat is refused as well if the order was given up meanwhile
     if (known !== undefined) return describe(orderId, qty, productId, product);
     try {
@@ -132,9 +142,11 @@ export class Inventory {
     const held = await this.records.load(RESERVATION, orderId);
     if (held?.status === "Reserved") {
       const { qty } = held;
-      await this.changeStock(productId, cause, (was, finished) =>
-        restoreStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished),
-      );
+      await this.changeStock(productId, cause, async (was, finished) => {
+        const known = await this.records.load(RESERVATION, orderId);
+        if (known?.status !== "Reserved") return []; // another delivery of the message was faster
+        return restoreStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
+      });
     }
     const { state } = await this.records.handle(RESERVATION, orderId, cause, (was) => {
       // Reserved between our reading and now: take it from the top, through the message's redelivery.
