@@ -104,7 +104,7 @@ export class Journal {
 
   /** Resolves once the token is on record; what it names may be changed from then on. @throws Unavailable */
   async begin(token: string): Promise<void> {
-    this.active.set(token, (this.active.get(token) ?? 0) + 1);
+    this.announce(token);
     try {
       while (!this.written.has(token)) await this.write();
       await this.fresh();
@@ -112,6 +112,11 @@ export class Journal {
       this.end(token);
       throw error;
     }
+  }
+
+  /** As {@link begin}, but for what has been changed already: the token goes on record as soon as that is possible. */
+  announce(token: string): void {
+    this.active.set(token, (this.active.get(token) ?? 0) + 1);
   }
 
   /** The change that {@link begin} announced is finished and published. The record of it fades with a later write. */

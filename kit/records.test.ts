@@ -417,6 +417,29 @@ describe("what follows from a command", () => {
     assert.deepEqual(one.resumed, ["1: a"]);
   });
 
+  it("is the service's to resume as well where somebody says so, once the store answers again", async (t) => {
+    let away = false;
+    const { replica } = world(t);
+    const one = replica({
+      store: (store) => ({
+        ...store,
+        get: async (keys) => {
+          if (away) throw new Unavailable("away");
+          return store.get(keys);
+        },
+      }),
+    });
+    await one.records.start();
+    await one.command(1, "a");
+    away = true;
+    one.records.resumeLater(BOX, 1);
+    assert.equal(await one.command(1, "b").catch((error) => error instanceof Unavailable), true);
+    assert.deepEqual(one.resumed, []);
+    away = false;
+    await until(() => one.resumed.length > 0, "it is resumed");
+    assert.equal(one.resumed[0], "1: a");
+  });
+
   /** Replicas that send what their records say, until it is taken; `away` while nobody takes anything. */
   function senders(t: TestContext) {
     const shared = world(t);

@@ -223,6 +223,16 @@ export class Records {
     );
   }
 
+  /**
+   * Lets the service resume this record as soon as that is possible: for a change of several steps that cannot be gone on
+   * with now, and cannot be taken back either. The journal names the record meanwhile.
+   */
+  resumeLater<S, E extends DomainEvent>(aggregate: Aggregate<S, E>, id: string | number): void {
+    const key = keyOf(aggregate.name, id);
+    this.journal.announce(tokenOf(key));
+    this.recoverLater(key, tokenOf(key));
+  }
+
   /** Reads a record ahead, for {@link Hint.known}. @throws Unavailable */
   read<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,

@@ -217,11 +217,10 @@ export class Orders {
     const reason = error instanceof Error ? error.message : "failed";
     const nothingDone =
       error instanceof Conflict || (error instanceof Problem && NOTHING_RESERVED.has(error.code));
-    // What cannot be undone now stays in the journal, and is undone when the store is back.
     const undone = await (nothingDone
       ? this.records.handle(ORDER, id, { command: `refuse:${id}` }, (order) => refuse(order, reason))
       : this.giveUp(id, reason)
-    ).catch(() => undefined);
+    ).catch(() => this.records.resumeLater(ORDER, id)); // what cannot be undone now is undone when the store is back
     return undone?.state !== undefined && isVisible(undone.state) ? undone.state : undefined;
   }
 
