@@ -50,7 +50,10 @@ export interface ServiceDefinition {
 
 /** A service that has been put together but listens nowhere yet. */
 export interface Composed {
-  koa: Koa;
+  /** its own routes, and those for operation and messages */
+  routes: readonly Route[];
+  /** serves the routes; made when it is first asked for */
+  readonly koa: Koa;
   subscriptions: readonly Subscription[];
   deliver(event: unknown): Promise<Verdict>;
   start(): Promise<void>;
@@ -97,17 +100,21 @@ export function compose(
   const health = { down: false, started: false };
 
   const deliver = (event: unknown) => deliverTo(byTopic, event, log);
-  const koa = createKoa(
-    [
-      ...parts.routes,
-      ...operation(definition.front === true, config, sidecar, health),
-      ...subscriptionRoutes(definition.app, subscriptions, deliver),
-    ],
-    log,
-  );
-  koa.middleware.splice(1, 0, ...(parts.before ?? []));
+  const routes = [
+    ...parts.routes,
+    ...operation(definition.front === true, config, sidecar, health),
+    ...subscriptionRoutes(definition.app, subscriptions, deliver),
+  ];
+  let koa: Koa | undefined;
   return {
-    koa,
+    routes,
+    get koa() {
+      if (koa === undefined) {
+        koa = createKoa(routes, log);
+        koa.middleware.splice(1, 0, ...(parts.before ?? []));
+      }
+      return koa;
+    },
     subscriptions,
     deliver,
     async start() {
