@@ -87,6 +87,7 @@ const programs = {
   migrate: "dapr/migrate.js",
   "rebuild-view": "dapr/rebuild.js",
   reset: "dapr/reset.js",
+  simulate: "tests/simulate.js",
 };
 
 /** The value of an option, the last one if it is given again. */
@@ -104,7 +105,7 @@ function optionOf(option, args) {
  */
 export function serversFor(command, args) {
   if (command === "test") return Object.keys(servers);
-  if (["reset", "rebuild-view"].includes(command) || args.includes("--help")) return undefined;
+  if (["reset", "rebuild-view", "simulate"].includes(command) || args.includes("--help")) return undefined;
   if (command === "scenario") {
     const isValue = (i) => ["--backend", "--ports"].includes(args[i - 1]);
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));

@@ -36,7 +36,8 @@ interface OutboxEntry {
 
 /** What a key holds. `seen`: the causes of recent changes. `outbox`: events of recent changes, perhaps published. */
 export interface Stored<S> {
-  state: S;
+  /** null: nothing is there, and a first write that comes late must not succeed any more */
+  state: S | null;
   version: number;
   seen: string[];
   outbox: OutboxEntry[];
@@ -147,7 +148,7 @@ export class Records {
 
   /**
    * Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. The state is
-   * undefined where the record was announced and is not there (yet: its write may still be on its way).
+   * undefined where the record was announced and is not there.
    */
   onResume<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
@@ -198,7 +199,8 @@ export class Records {
     const found = new Map<string, S>();
     for (const id of ids) {
       const entry = entries.get(keyOf(aggregate.name, id));
-      if (entry !== undefined) found.set(String(id), (entry.value as Stored<S>).state);
+      const state = stateOf(entry?.value as Stored<S> | undefined);
+      if (state !== undefined) found.set(String(id), state);
     }
     return found;
   }
@@ -258,7 +260,8 @@ export class Records {
     return this.locks.run(key, async () => {
       let entry = await (known ?? this.readKey(key));
       for (let tries = 0; tries < TRIES; tries++) {
-        if (entry === undefined || !(await isWrong((entry.value as Stored<S>).state))) return false;
+        const state = stateOf(entry?.value as Stored<S> | undefined);
+        if (entry === undefined || state === undefined || !(await isWrong(state))) return false;
         try {
           await this.options.sidecar.store.delete(key, entry.etag);
           this.recount(aggregate, Number(id), Number(id));
@@ -290,7 +293,7 @@ export class Records {
     const alive = await this.journal.alive();
     for (const [key, entry] of entries) {
       const stored = entry.value as Stored<unknown>;
-      if (!alive.has(stored.by)) await this.resume(key, stored.state);
+      if (!alive.has(stored.by)) await this.resume(key, stateOf(stored));
     }
   }
 
@@ -402,14 +405,15 @@ export class Records {
       if (stored?.seen.includes(cause)) {
         const left = stored.outbox.filter((one) => one.cause === cause && !this.published.has(one.id));
         return {
-          outcome: { state: stored.state, events: [] },
+          outcome: { state: stateOf(stored), events: [] },
           toPublish: left.map((one) => this.toEvent(one, key)),
         };
       }
-      const events = await decide(stored?.state);
-      if (events.length === 0) return { outcome: { state: stored?.state, events }, toPublish: [] };
+      const state = stateOf(stored);
+      const events = await decide(state);
+      if (events.length === 0) return { outcome: { state, events }, toPublish: [] };
       const next = this.evolve(change, stored, events);
-      if (stored === undefined && aggregate.listed) {
+      if (state === undefined && aggregate.listed) {
         await this.ids(aggregate).cover(Number(key.slice(aggregate.name.length + 1)));
       }
       try {
@@ -418,7 +422,7 @@ export class Records {
         await fault("after-save", aggregate.name);
         await afterSave();
         return {
-          outcome: { state: next.stored.state, events },
+          outcome: { state: stateOf(next.stored), events },
           toPublish: next.toPublish.map((one) => this.toEvent(one, key)),
         };
       } catch (error) {
@@ -456,7 +460,7 @@ export class Records {
       }));
     const state = events.reduce<S | undefined>(
       (was, event) => aggregate.evolve(was, event),
-      before?.state,
+      stateOf(before),
     ) as S;
     const seen = [...(before?.seen ?? []), cause].slice(-SEEN);
     return {
@@ -522,25 +526,25 @@ export class Records {
 
   /** Publishes what may not have been published, and lets the service go on with what `writer` left half-way. */
   private async recoverOne(key: string, writer: string): Promise<void> {
-    const stored = await this.locks.run(key, () => this.fence(key));
-    if (stored === undefined || stored.by === writer) await this.resume(key, stored?.state);
+    const stored = await this.locks.run(key, () => this.fence(key, writer));
+    if (stored === undefined || stored.by === writer) await this.resume(key, stateOf(stored));
   }
 
   /**
    * Publishes a record's outbox and changes its ETag: a write that is still on its way (from a paused process, or through
-   * a paused sidecar) fails from then on. Where there is no record yet, only the service can fence, with a tombstone.
+   * a paused sidecar) fails from then on. Where there is no record yet, an empty one takes its place.
    */
-  private async fence(key: string): Promise<Stored<unknown> | undefined> {
+  private async fence(key: string, writer: string): Promise<Stored<unknown> | undefined> {
     for (;;) {
       const entry = await this.readKey(key);
-      if (entry === undefined) return undefined;
-      const stored = entry.value as Stored<unknown>;
-      const left = stored.outbox.filter((one) => !this.published.has(one.id));
+      const stored = entry?.value as Stored<unknown> | undefined;
+      const left = (stored?.outbox ?? []).filter((one) => !this.published.has(one.id));
       await this.publish(left.map((one) => this.toEvent(one, key)));
       // `by` stays: should this replica die now, the next reader of the dead one's journal goes on from here.
-      const next = { ...stored, version: stored.version + 1, outbox: [] };
+      const { state, version, seen, by } = stored ?? { ...NOTHING, by: writer };
+      const next: Stored<unknown> = { state, version: version + 1, seen, outbox: [], by };
       try {
-        await this.options.sidecar.store.save(key, next, entry.etag);
+        await this.options.sidecar.store.save(key, next, entry?.etag ?? null);
         return stored;
       } catch (error) {
         if (!(error instanceof Conflict)) throw error;
@@ -572,6 +576,12 @@ export class Records {
         : { traceparent: entry.traceparent, traceid: entry.traceparent }),
     };
   }
+}
+
+const NOTHING = { state: null, version: 0, seen: [] };
+
+function stateOf<S>(stored: Stored<S> | undefined): S | undefined {
+  return stored?.state ?? undefined;
 }
 
 function keyOf(name: string, id: string | number): string {

@@ -51,17 +51,21 @@ export const GUARDS = {
   }),
   /** what a product or a card has had, and its reservation or grant may not say yet */
   open: saving((key, value) =>
-    /^(product|card):/.test(key) ? { ...value, state: { ...value.state, open: {} } } : value,
+    /^(product|card):/.test(key) && value.state !== null
+      ? { ...value, state: { ...value.state, open: {} } }
+      : value,
   ),
   /** which order an Idempotency-Key has made */
   idempotency: saving((key, value) => (key.startsWith("idempotency:") ? undefined : value)),
   /** that something has begun which the customer may not stop any more */
   closing: saving((key, value) =>
-    key.startsWith("order:") ? { ...value, state: { ...value.state, closedBy: null } } : value,
+    key.startsWith("order:") && value.state !== null
+      ? { ...value, state: { ...value.state, closedBy: null } }
+      : value,
   ),
   /** an order is on record before anything is done for it */
   pending: saving((key, value) =>
-    key.startsWith("order:") && value.state.status === "Pending" ? undefined : value,
+    key.startsWith("order:") && value.state?.status === "Pending" ? undefined : value,
   ),
 } satisfies Record<string, Tampering>;
 

@@ -8,6 +8,7 @@ const usage = `Usage: npm run simulate -- [options]
 
   --runs N          play N schedules, each with a seed of its own (1000)
   --from N          the seed of the first one (1)
+  --seconds N       begin no more of them after N seconds
   --seed N          play the schedule of this seed, and print everything that happens in it
   --without GUARD   take a guard away first, to see what it is good for:
                     ${Object.keys(GUARDS).join(" ")}
@@ -16,6 +17,7 @@ const usage = `Usage: npm run simulate -- [options]
 interface Options {
   runs: number;
   from: number;
+  seconds: number;
   seed: number | undefined;
   guard: Guard | undefined;
 }
@@ -32,6 +34,7 @@ function parseOptions(args: string[]): Options | "help" {
     options: {
       runs: { type: "string" },
       from: { type: "string" },
+      seconds: { type: "string" },
       seed: { type: "string" },
       without: { type: "string" },
       help: { type: "boolean" },
@@ -44,6 +47,7 @@ function parseOptions(args: string[]): Options | "help" {
   return {
     runs: whole("--runs", values.runs) ?? 1_000,
     from: whole("--from", values.from) ?? 1,
+    seconds: whole("--seconds", values.seconds) ?? Number.POSITIVE_INFINITY,
     seed: whole("--seed", values.seed),
     guard: without as Guard | undefined,
   };
@@ -65,13 +69,16 @@ async function playOne(seed: number, guard: Guard | undefined): Promise<void> {
   process.exitCode = 1;
 }
 
-async function playMany({ runs, from, guard }: Options): Promise<void> {
+async function playMany({ runs, from, seconds, guard }: Options): Promise<void> {
   const began = performance.now();
+  const passed = () => (performance.now() - began) / 1000;
   let said = began;
   let steps = 0;
   let faults = 0;
   const failed: number[] = [];
-  for (let seed = from; seed < from + runs; seed++) {
+  let played = 0;
+  for (let seed = from; seed < from + runs && passed() < seconds; seed++) {
+    played++;
     const outcome = await simulate(seed, { tampering: tamperingOf(guard) });
     steps += outcome.steps;
     faults += outcome.faults;
@@ -84,12 +91,11 @@ async function playMany({ runs, from, guard }: Options): Promise<void> {
     }
     if (performance.now() - said > PROGRESS_MS) {
       said = performance.now();
-      console.log(`${seed - from + 1} of ${runs} schedules, ${failed.length} failed`);
+      console.log(`${played} of ${runs} schedules, ${failed.length} failed`);
     }
   }
-  const seconds = (performance.now() - began) / 1000;
   console.log(
-    `${runs} schedules in ${seconds.toFixed(1)} s (${(runs / seconds).toFixed(1)}/s): ${steps} steps, ${faults} faults; ` +
+    `${played} schedules in ${passed().toFixed(1)} s (${(played / passed()).toFixed(1)}/s): ${steps} steps, ${faults} faults; ` +
       (failed.length === 0 ? "every rule holds" : `${failed.length} failed`),
   );
   if (failed.length === 0) return;

@@ -653,11 +653,11 @@ export class World {
               (reply) => void this.after(this.chance.between(1, patience), this.nature, () => answer(reply)),
             );
           case "twice": {
-            // As its sidecar does when an attempt takes too long. What counts is the word of who answers last.
-            let open = 2;
-            const last = (reply: Reply | undefined) => --open === 0 && answer(reply);
-            go(last);
-            this.after(this.chance.between(0, 2_500), this.nature, () => go(last));
+            // As its sidecar does when an attempt takes too long. For people the word of who answers last counts, see below.
+            let open = isPerson || this.chance.maybe(0.5) ? 2 : 1;
+            const counted = (reply: Reply | undefined) => --open === 0 && answer(reply);
+            go(counted);
+            this.after(this.chance.between(0, 2_500), this.nature, () => go(counted));
             return;
           }
           case "crash before":

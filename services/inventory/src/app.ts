@@ -14,6 +14,7 @@ import {
   productNotFound,
   RESERVATION,
   type Reservation,
+  refuse,
   register,
   registerAs,
   release,
@@ -22,6 +23,9 @@ import {
   takeStock,
   undoTake,
 } from "./domain.js";
+
+/** Codes of refusals before anything is taken. */
+const NOTHING_TAKEN = new Set(["product-not-found", "out-of-stock"]);
 
 /** What an order needs to know of what it has reserved. */
 export interface Reserved {
@@ -104,6 +108,28 @@ export class Inventory {
    * @throws Problem 404 product, 409 out of stock, 409 the order was given up
    */
   async reserve(orderId: number, productId: number, qty: number): Promise<Reserved> {
+    const holding = { orderId, productId, qty };
+    try {
+      return await this.take(holding);
+    } catch (error) {
+      if (!(error instanceof Problem && NOTHING_TAKEN.has(error.code))) throw error;
+      // Whoever is refused gives its order up without a word, so a repeat that is still on its way must find nothing either.
+      const refusal = { command: `refuse:${orderId}` };
+      const { state } = await this.records.handle(
+        RESERVATION,
+        orderId,
+        refusal,
+        (was) => refuse(was, holding),
+        {
+          isNew: true,
+        },
+      );
+      if (state?.status !== "Reserved") throw error;
+      return this.take(holding); // a repeat was faster, and got it
+    }
+  }
+
+  private async take({ orderId, productId, qty }: Omit<Reservation, "status">): Promise<Reserved> {
     const cause = { command: `reserve:${orderId}` };
     const look = () => this.records.load(RESERVATION, orderId);
     let looking: Promise<Reservation | undefined> | undefined;
