@@ -774,6 +774,29 @@ describe("what a dead replica left", () => {
     assert.deepEqual(ids().sort(), ["boxes/box:1/1/0", "boxes/box:1/2/0", "boxes/box:1/2/0"]);
   });
 
+  it("is resumed whoever has written since, where many changes share a record", async (t) => {
+    const { replica } = world(t);
+    const dead = replica({ slot: "boxes-0" });
+    await dead.records.start();
+    dead.cutOff();
+    await dead.command(1, "a");
+    dead.die();
+    const other = replica();
+    await other.records.start();
+    await other.command(1, "b");
+    const next = replica({ slot: "boxes-0" });
+    const resumed: string[] = [];
+    next.records.onResume(
+      BOX,
+      async (id, box) => void (box && resumed.push(`${id}: ${box.names.join(" ")}`)),
+      {
+        shared: true,
+      },
+    );
+    await next.records.start();
+    assert.deepEqual(resumed, ["1: a b"]);
+  });
+
   it("is nothing when it died before its first write", async (t) => {
     const { dapr, replica, rows, names } = world(t);
     const dead = replica({ slot: "boxes-0" });

@@ -130,6 +130,7 @@ export class Records {
   private readonly locks = new KeyedLock();
   private readonly published = new Set<string>();
   private readonly resumes = new Map<string, Resume>();
+  private readonly shared = new Set<string>();
   private readonly chunks = new Map<string, { count: number; until: number }>();
   private readonly behind = new Set<Promise<void>>();
   private readonly warned = new Map<string, number>();
@@ -148,12 +149,16 @@ export class Records {
 
   /**
    * Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. The state is
-   * undefined where the record was announced and is not there.
+   * undefined where the record was announced and is not there. Where somebody else has written since, they have gone on
+   * with it; not so in a record that many changes share, which says of each whether it is finished.
+   * @param shared whether it is such a record
    */
   onResume<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
     resume: (id: string, state: S | undefined) => Promise<void>,
+    { shared = false } = {},
   ): void {
+    if (shared) this.shared.add(aggregate.name);
     this.resumes.set(aggregate.name, (id, state) => resume(id, state as S | undefined));
   }
 
@@ -527,7 +532,8 @@ export class Records {
   /** Publishes what may not have been published, and lets the service go on with what `writer` left half-way. */
   private async recoverOne(key: string, writer: string): Promise<void> {
     const stored = await this.locks.run(key, () => this.fence(key, writer));
-    if (stored === undefined || stored.by === writer) await this.resume(key, stateOf(stored));
+    const isTheirs = stored === undefined || stored.by === writer || this.shared.has(kindOf(key));
+    if (isTheirs) await this.resume(key, stateOf(stored));
   }
 
   /**
@@ -553,8 +559,8 @@ export class Records {
   }
 
   private async resume(key: string, state: unknown): Promise<void> {
-    const at = key.indexOf(":");
-    await this.resumes.get(key.slice(0, at))?.(key.slice(at + 1), state);
+    const kind = kindOf(key);
+    await this.resumes.get(kind)?.(key.slice(kind.length + 1), state);
   }
 
   private readKey(key: string): Promise<Entry | undefined> {
@@ -587,6 +593,8 @@ function stateOf<S>(stored: Stored<S> | undefined): S | undefined {
 function keyOf(name: string, id: string | number): string {
   return `${name}:${id}`;
 }
+
+const kindOf = (key: string): string => key.slice(0, key.indexOf(":"));
 
 /** The journal token of a key: for a numbered record its whole block, so that 32 new orders share one journal write. */
 function tokenOf(key: string): string {

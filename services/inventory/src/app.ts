@@ -53,7 +53,7 @@ export class Inventory {
     private readonly shop: Shop,
     private readonly now: () => Date,
   ) {
-    records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)));
+    records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)), { shared: true });
   }
 
   /** Puts the shop's catalogue on the shelves (once) and finishes what an earlier process left open. */
