@@ -91,6 +91,7 @@ const programs = {
   restart: "dapr/restart.js",
   scale: "dapr/scale.js",
   reset: "dapr/reset.js",
+  simulate: "tests/simulate.js",
 };
 
 /** The value of an option, the last one if it is given again. */
@@ -108,7 +109,7 @@ function optionOf(option, args) {
  */
 export function serversFor(command, args) {
   if (command === "test") return Object.keys(servers);
-  if (["reset", "rebuild-view", "restart", "scale"].includes(command) || args.includes("--help"))
+  if (["reset", "rebuild-view", "restart", "scale", "simulate"].includes(command) || args.includes("--help"))
     return undefined;
   if (command === "scenario") {
     const isValue = (i) => ["--backend", "--ports"].includes(args[i - 1]);

@@ -41,6 +41,25 @@ describe("ids", () => {
     assert.ok(Math.max(...all) <= 4 * 6 * BLOCK, "and no block is lost");
   });
 
+  it("are not given out before their block is on record: another replica may get it", async () => {
+    const { store } = counted();
+    let arrive: () => void = () => {};
+    const onItsWay = new Promise<void>((resolve) => {
+      arrive = resolve;
+    });
+    const save: Store["save"] = async (...args) => {
+      await onItsWay;
+      return store.save(...args);
+    };
+    const slow = new Ids({ ...store, save }, "n");
+    const first = slow.next();
+    await new Promise((resolve) => setImmediate(resolve));
+    const second = slow.next(); // while the block is being taken
+    assert.equal(await new Ids(store, "n").next(), 1, "somebody else is faster");
+    arrive();
+    assert.deepEqual(await Promise.all([first, second]), [BLOCK + 1, BLOCK + 2]);
+  });
+
   it("go back when a process stops, unless others have gone on", async () => {
     const { store } = counted();
     const [first, second, third] = [new Ids(store, "n"), new Ids(store, "n"), new Ids(store, "n")];

@@ -17,7 +17,8 @@ export const TIMES = {
 
 const ROSTER = "replicas";
 
-interface JournalValue {
+/** What is stored of a journal. */
+export interface Journaled {
   beat: number;
   tokens: string[];
 }
@@ -104,7 +105,7 @@ export class Journal {
 
   /** Resolves once the token is on record; what it names may be changed from then on. @throws Unavailable */
   async begin(token: string): Promise<void> {
-    this.active.set(token, (this.active.get(token) ?? 0) + 1);
+    this.announce(token);
     try {
       while (!this.written.has(token)) await this.write();
       await this.fresh();
@@ -112,6 +113,11 @@ export class Journal {
       this.end(token);
       throw error;
     }
+  }
+
+  /** As {@link begin}, but for what has been changed already: the token goes on record as soon as that is possible. */
+  announce(token: string): void {
+    this.active.set(token, (this.active.get(token) ?? 0) + 1);
   }
 
   /** The change that {@link begin} announced is finished and published. The record of it fades with a later write. */
@@ -160,7 +166,7 @@ export class Journal {
         log("taken for dead after a pause; joining again", { replica });
         await this.changeRoster((slots) => ({ ...slots, [replica]: slot }));
       }
-      await store.save(this.key, { beat: this.beat + 1, tokens } satisfies JournalValue, this.etag);
+      await store.save(this.key, { beat: this.beat + 1, tokens } satisfies Journaled, this.etag);
     } catch (error) {
       if (!(error instanceof Conflict)) throw error;
       return;
@@ -201,7 +207,7 @@ export class Journal {
           this.watched.set(other, { etag, since: now });
           continue;
         }
-        const busy = ((journal?.value as JournalValue | undefined)?.tokens.length ?? 0) > 0;
+        const busy = ((journal?.value as Journaled | undefined)?.tokens.length ?? 0) > 0;
         if (now - before.since > (busy ? this.times.takeover : this.times.forget)) await this.takeOver(other);
       }
     } catch {
@@ -215,7 +221,7 @@ export class Journal {
     const key = `journal:${dead}`;
     const entry = await readOne(store, key);
     if (entry !== undefined) {
-      const { tokens } = entry.value as JournalValue;
+      const { tokens } = entry.value as Journaled;
       if (tokens.length > 0) {
         log("taking over the journal of a dead replica", { dead, tokens });
         await recover(tokens, dead);

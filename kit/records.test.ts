@@ -6,7 +6,7 @@ import { inTrace } from "#kit/log.js";
 import { MemoryDapr } from "#kit/memory.js";
 import { Problem } from "#kit/problem.js";
 import { type Aggregate, compactTime, Records, type Stored } from "#kit/records.js";
-import { type CloudEvent, type Sidecar, type Store, Unavailable } from "#kit/sidecar.js";
+import { type CloudEvent, Conflict, type Sidecar, type Store, Unavailable } from "#kit/sidecar.js";
 import { settled, silent, until } from "#kit/testing.js";
 
 interface Box {
@@ -218,8 +218,8 @@ describe("a command", () => {
     ]);
     await Promise.all(commands.flat());
     await settled(dapr);
-    assert.equal(stored(1)?.state.sum, 40);
-    assert.equal(new Set(stored(1)?.state.names).size, 40);
+    assert.equal(stored(1)?.state?.sum, 40);
+    assert.equal(new Set(stored(1)?.state?.names).size, 40);
     assert.equal(stored(1)?.version, 40);
     assert.equal(new Set(ids()).size, 40);
     assert.equal(ids().length, 40, "and each is told once");
@@ -280,13 +280,13 @@ describe("a command", () => {
     const { state, events } = await one.command(1, "a");
     assert.deepEqual([state?.sum, events], [1, []]);
     await settled(dapr);
-    assert.equal(stored(1)?.state.sum, 1);
+    assert.equal(stored(1)?.state?.sum, 1);
     assert.deepEqual(names(), ["a"]);
   });
 
   it("that cannot read its record leaves nothing in the journal for good", async (t) => {
     let fail = true;
-    const { replica, rows } = world(t);
+    const { replica, rows, stored } = world(t);
     const one = replica({
       times: { ...QUICK, takeover: 60_000 },
       store: (store) => ({
@@ -303,7 +303,30 @@ describe("a command", () => {
     assert.deepEqual(tokens(), [`box#${BLOCK}`], "the record may have been changed, for all that is known");
     fail = false;
     await until(() => tokens().length === 0, "that has been looked into");
-    assert.equal(rows.has("box:1"), false);
+    assert.deepEqual([stored(1)?.state, await one.records.load(BOX, 1)], [null, undefined]);
+  });
+
+  it("whose first write is late does not succeed once it has been looked for: nobody would publish what it says", async (t) => {
+    let late: (() => Promise<void>) | undefined;
+    const { replica, names, stored } = world(t);
+    const one = replica({
+      times: { ...QUICK, takeover: 60_000 },
+      store: (store) => ({
+        ...store,
+        save: async (key, value, ...rest) => {
+          if (key !== "box:1" || late !== undefined) return store.save(key, value, ...rest);
+          late = () => store.save(key, value, ...rest);
+          throw new Unavailable("no answer in time");
+        },
+      }),
+    });
+    await one.records.start();
+    await assert.rejects(one.command(1, "a"), Unavailable);
+    await until(() => stored(1) !== undefined, "it has been looked for");
+    await assert.rejects(late?.() ?? Promise.resolve(), Conflict);
+    await one.command(1, "a");
+    await until(() => names().length > 0, "it is told");
+    assert.deepEqual(names(), ["a"]);
   });
 
   it("waits for the journal: with the store away it is not done", async (t) => {
@@ -373,7 +396,7 @@ describe("what follows from a command", () => {
     const then = () => new Promise<void>(() => undefined);
     await one.records.handle(BOX, 1, { command: "a" }, add("a"), { then });
     await one.command(1, "b");
-    assert.equal(stored(1)?.state.sum, 2);
+    assert.equal(stored(1)?.state?.sum, 2);
   });
 
   it("is done also where nothing was to be changed, and for a repeat: the first may not have got so far", async (t) => {
@@ -431,6 +454,29 @@ describe("what follows from a command", () => {
     await assert.rejects(one.records.handle(BOX, 1, { command: "a" }, add("a"), { then }), Unavailable);
     await until(() => one.resumed.length > 0, "it is resumed");
     assert.deepEqual(one.resumed, ["1: a"]);
+  });
+
+  it("is the service's to resume as well where somebody says so, once the store answers again", async (t) => {
+    let away = false;
+    const { replica } = world(t);
+    const one = replica({
+      store: (store) => ({
+        ...store,
+        get: async (keys) => {
+          if (away) throw new Unavailable("away");
+          return store.get(keys);
+        },
+      }),
+    });
+    await one.records.start();
+    await one.command(1, "a");
+    away = true;
+    one.records.resumeLater(BOX, 1);
+    assert.equal(await one.command(1, "b").catch((error) => error instanceof Unavailable), true);
+    assert.deepEqual(one.resumed, []);
+    away = false;
+    await until(() => one.resumed.length > 0, "it is resumed");
+    assert.equal(one.resumed[0], "1: a");
   });
 
   /** Replicas that send what their records say, until it is taken; `away` while nobody takes anything. */
@@ -538,7 +584,7 @@ describe("an event", () => {
     await one.event(1, "b");
     await settled(dapr);
     assert.deepEqual(names(), ["a", "b"], "and not again what it knows to be published");
-    assert.equal(stored(1)?.state.sum, 2);
+    assert.equal(stored(1)?.state?.sum, 2);
   });
 
   it("redelivered to another replica is recognised, and published there", async (t) => {
@@ -552,7 +598,7 @@ describe("an event", () => {
     dapr.down.clear();
     await other.event(1, "a");
     await settled(dapr);
-    assert.deepEqual([stored(1)?.state.sum, ids()], [1, ["boxes/box:1/1/0"]]);
+    assert.deepEqual([stored(1)?.state?.sum, ids()], [1, ["boxes/box:1/1/0"]]);
   });
 
   it("makes a record that lists reach, though another service has numbered it", async (t) => {
@@ -573,7 +619,7 @@ describe("an event", () => {
     await one.records.start();
     await one.records.handle({ ...BOX, view: true }, 1, { event: "a" }, add("a"));
     await settled(dapr);
-    assert.deepEqual([names(), stored(1)?.state.sum, stored(1)?.outbox], [[], 1, []]);
+    assert.deepEqual([names(), stored(1)?.state?.sum, stored(1)?.outbox], [[], 1, []]);
   });
 });
 
@@ -589,7 +635,7 @@ describe("a record of a view", () => {
     assert.equal(await one.records.remove(VIEW, 1, isBig), false);
     assert.equal(await one.records.remove(VIEW, 2, isBig), true);
     assert.equal(await one.records.remove(VIEW, 3, isBig), false);
-    assert.deepEqual([stored(1)?.state.sum, stored(2)], [1, undefined]);
+    assert.deepEqual([stored(1)?.state?.sum, stored(2)], [1, undefined]);
   });
 
   it("stays if it is right by the time that it would go", async (t) => {
@@ -606,7 +652,7 @@ describe("a record of a view", () => {
     };
     assert.equal(await one.records.remove(VIEW, 1, isWrong, { known }), false);
     assert.deepEqual(
-      [asked, stored(1)?.state.names],
+      [asked, stored(1)?.state?.names],
       [
         [2, 1],
         ["a", "b"],
@@ -621,7 +667,7 @@ describe("a record of a view", () => {
     const changing = one.event(1, "b", add("b", -1));
     assert.equal(await one.records.remove(VIEW, 1, isBig), false);
     await changing;
-    assert.equal(stored(1)?.state.sum, 1);
+    assert.equal(stored(1)?.state?.sum, 1);
   });
 
   it("is the only kind: others have something to tell", async (t) => {
@@ -744,6 +790,29 @@ describe("what a dead replica left", () => {
     assert.deepEqual(ids().sort(), ["boxes/box:1/1/0", "boxes/box:1/2/0", "boxes/box:1/2/0"]);
   });
 
+  it("is resumed whoever has written since, where many changes share a record", async (t) => {
+    const { replica } = world(t);
+    const dead = replica({ slot: "boxes-0" });
+    await dead.records.start();
+    dead.cutOff();
+    await dead.command(1, "a");
+    dead.die();
+    const other = replica();
+    await other.records.start();
+    await other.command(1, "b");
+    const next = replica({ slot: "boxes-0" });
+    const resumed: string[] = [];
+    next.records.onResume(
+      BOX,
+      async (id, box) => void (box && resumed.push(`${id}: ${box.names.join(" ")}`)),
+      {
+        shared: true,
+      },
+    );
+    await next.records.start();
+    assert.deepEqual(resumed, ["1: a b"]);
+  });
+
   it("is nothing when it died before its first write", async (t) => {
     const { dapr, replica, rows, names } = world(t);
     const dead = replica({ slot: "boxes-0" });
@@ -800,7 +869,7 @@ describe("a replica that was paused and taken for dead", () => {
     const { state } = await command;
     assert.deepEqual(decided, [1, 2], "it had to look again");
     assert.deepEqual(state?.names, ["a", "c", "b"]);
-    assert.deepEqual(stored(1)?.state.sum, 3);
+    assert.deepEqual(stored(1)?.state?.sum, 3);
     await settled(dapr);
     assert.deepEqual(new Set(names()), new Set(["a", "b", "c"]));
     assert.deepEqual(await other.records.journal.alive(), new Set(["r1", "r2"]), "it is on the roster again");
@@ -822,7 +891,7 @@ describe("a replica that was paused and taken for dead", () => {
     await until(() => !rows.has("journal:r1"), "it is taken over, with nothing to be found yet");
     go();
     await command;
-    assert.equal(stored(1)?.state.sum, 1);
+    assert.equal(stored(1)?.state?.sum, 1);
     assert.deepEqual((rows.get("journal:r1")?.value as { tokens: string[] } | undefined)?.tokens, [
       `box#${BLOCK}`,
     ]);

@@ -36,7 +36,8 @@ interface OutboxEntry {
 
 /** What a key holds. `seen`: the causes of recent changes. `outbox`: events of recent changes, perhaps published. */
 export interface Stored<S> {
-  state: S;
+  /** null: nothing is there, and a first write that comes late must not succeed any more */
+  state: S | null;
   version: number;
   seen: string[];
   outbox: OutboxEntry[];
@@ -136,6 +137,7 @@ export class Records {
   private readonly locks = new KeyedLock();
   private readonly published = new Set<string>();
   private readonly resumes = new Map<string, Resume>();
+  private readonly shared = new Set<string>();
   private readonly chunks = new Map<string, { count: number; until: number }>();
   private readonly behind = new Set<Promise<void>>();
   private readonly warned = new Map<string, number>();
@@ -154,12 +156,16 @@ export class Records {
 
   /**
    * Says how to go on with a record of this kind whose writer died or failed half-way. Must be repeatable. The state is
-   * undefined where the record was announced and is not there (yet: its write may still be on its way).
+   * undefined where the record was announced and is not there. Where somebody else has written since, they have gone on
+   * with it; not so in a record that many changes share, which says of each whether it is finished.
+   * @param shared whether it is such a record
    */
   onResume<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
     resume: (id: string, state: S | undefined) => Promise<void>,
+    { shared = false } = {},
   ): void {
+    if (shared) this.shared.add(aggregate.name);
     this.resumes.set(aggregate.name, (id, state) => resume(id, state as S | undefined));
   }
 
@@ -205,7 +211,8 @@ export class Records {
     const found = new Map<string, S>();
     for (const id of ids) {
       const entry = entries.get(keyOf(aggregate.name, id));
-      if (entry !== undefined) found.set(String(id), (entry.value as Stored<S>).state);
+      const state = stateOf(entry?.value as Stored<S> | undefined);
+      if (state !== undefined) found.set(String(id), state);
     }
     return found;
   }
@@ -228,6 +235,16 @@ export class Records {
         ? this.handleCommand({ aggregate, key, cause: cause.command, decide, hint })
         : this.handleEvent({ aggregate, key, cause: cause.event, decide, hint }),
     );
+  }
+
+  /**
+   * Lets the service resume this record as soon as that is possible: for a change of several steps that cannot be gone on
+   * with now, and cannot be taken back either. The journal names the record meanwhile.
+   */
+  resumeLater<S, E extends DomainEvent>(aggregate: Aggregate<S, E>, id: string | number): void {
+    const key = keyOf(aggregate.name, id);
+    this.journal.announce(tokenOf(key));
+    this.recoverLater(key, tokenOf(key));
   }
 
   /** Reads a record ahead, for {@link Hint.known}. @throws Unavailable */
@@ -255,7 +272,8 @@ export class Records {
     return this.locks.run(key, async () => {
       let entry = await (known ?? this.readKey(key));
       for (let tries = 0; tries < TRIES; tries++) {
-        if (entry === undefined || !(await isWrong((entry.value as Stored<S>).state))) return false;
+        const state = stateOf(entry?.value as Stored<S> | undefined);
+        if (entry === undefined || state === undefined || !(await isWrong(state))) return false;
         try {
           await this.options.sidecar.store.delete(key, entry.etag);
           this.recount(aggregate, Number(id), Number(id));
@@ -287,7 +305,7 @@ export class Records {
     const alive = await this.journal.alive();
     for (const [key, entry] of entries) {
       const stored = entry.value as Stored<unknown>;
-      if (!alive.has(stored.by)) await this.resume(key, stored.state);
+      if (!alive.has(stored.by)) await this.resume(key, stateOf(stored));
     }
   }
 
@@ -411,14 +429,15 @@ export class Records {
       if (stored?.seen.includes(cause)) {
         const left = stored.outbox.filter((one) => one.cause === cause && !this.published.has(one.id));
         return {
-          outcome: { state: stored.state, events: [] },
+          outcome: { state: stateOf(stored), events: [] },
           toPublish: left.map((one) => this.toEvent(one, key)),
         };
       }
-      const events = await decide(stored?.state);
-      if (events.length === 0) return { outcome: { state: stored?.state, events }, toPublish: [] };
+      const state = stateOf(stored);
+      const events = await decide(state);
+      if (events.length === 0) return { outcome: { state, events }, toPublish: [] };
       const next = this.evolve(change, stored, events);
-      if (stored === undefined && aggregate.listed) {
+      if (state === undefined && aggregate.listed) {
         await this.ids(aggregate).cover(Number(key.slice(aggregate.name.length + 1)));
       }
       try {
@@ -427,7 +446,7 @@ export class Records {
         await fault("after-save", aggregate.name);
         await afterSave();
         return {
-          outcome: { state: next.stored.state, events },
+          outcome: { state: stateOf(next.stored), events },
           toPublish: next.toPublish.map((one) => this.toEvent(one, key)),
         };
       } catch (error) {
@@ -465,7 +484,7 @@ export class Records {
       }));
     const state = events.reduce<S | undefined>(
       (was, event) => aggregate.evolve(was, event),
-      before?.state,
+      stateOf(before),
     ) as S;
     const seen = [...(before?.seen ?? []), cause].slice(-SEEN);
     return {
@@ -536,25 +555,26 @@ export class Records {
 
   /** Publishes what may not have been published, and lets the service go on with what `writer` left half-way. */
   private async recoverOne(key: string, writer: string): Promise<void> {
-    const stored = await this.locks.run(key, () => this.fence(key));
-    if (stored === undefined || stored.by === writer) await this.resume(key, stored?.state);
+    const stored = await this.locks.run(key, () => this.fence(key, writer));
+    const isTheirs = stored === undefined || stored.by === writer || this.shared.has(kindOf(key));
+    if (isTheirs) await this.resume(key, stateOf(stored));
   }
 
   /**
    * Publishes a record's outbox and changes its ETag: a write that is still on its way (from a paused process, or through
-   * a paused sidecar) fails from then on. Where there is no record yet, only the service can fence, with a tombstone.
+   * a paused sidecar) fails from then on. Where there is no record yet, an empty one takes its place.
    */
-  private async fence(key: string): Promise<Stored<unknown> | undefined> {
+  private async fence(key: string, writer: string): Promise<Stored<unknown> | undefined> {
     for (;;) {
       const entry = await this.readKey(key);
-      if (entry === undefined) return undefined;
-      const stored = entry.value as Stored<unknown>;
-      const left = stored.outbox.filter((one) => !this.published.has(one.id));
+      const stored = entry?.value as Stored<unknown> | undefined;
+      const left = (stored?.outbox ?? []).filter((one) => !this.published.has(one.id));
       await this.publish(left.map((one) => this.toEvent(one, key)));
       // `by` stays: should this replica die now, the next reader of the dead one's journal goes on from here.
-      const next = { ...stored, version: stored.version + 1, outbox: [] };
+      const { state, version, seen, by } = stored ?? { ...NOTHING, by: writer };
+      const next: Stored<unknown> = { state, version: version + 1, seen, outbox: [], by };
       try {
-        await this.options.sidecar.store.save(key, next, entry.etag);
+        await this.options.sidecar.store.save(key, next, entry?.etag ?? null);
         return stored;
       } catch (error) {
         if (!(error instanceof Conflict)) throw error;
@@ -563,8 +583,8 @@ export class Records {
   }
 
   private async resume(key: string, state: unknown): Promise<void> {
-    const at = key.indexOf(":");
-    await this.resumes.get(key.slice(0, at))?.(key.slice(at + 1), state);
+    const kind = kindOf(key);
+    await this.resumes.get(kind)?.(key.slice(kind.length + 1), state);
   }
 
   private readKey(key: string): Promise<Entry | undefined> {
@@ -588,9 +608,17 @@ export class Records {
   }
 }
 
+const NOTHING = { state: null, version: 0, seen: [] };
+
+function stateOf<S>(stored: Stored<S> | undefined): S | undefined {
+  return stored?.state ?? undefined;
+}
+
 function keyOf(name: string, id: string | number): string {
   return `${name}:${id}`;
 }
+
+const kindOf = (key: string): string => key.slice(0, key.indexOf(":"));
 
 /** The journal token of a key: for a numbered record its whole block, so that 32 new orders share one journal write. */
 function tokenOf(key: string): string {

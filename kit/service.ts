@@ -58,7 +58,10 @@ export interface ServiceDefinition {
 
 /** A service that has been put together but listens nowhere yet. */
 export interface Composed {
-  koa: Koa;
+  /** its own routes, and those for operation and messages */
+  routes: readonly Route[];
+  /** serves the routes; made when it is first asked for */
+  readonly koa: Koa;
   subscriptions: readonly Subscription[];
   deliver(event: CloudEvent): Promise<Verdict>;
   start(): Promise<void>;
@@ -107,22 +110,26 @@ export function compose(
   const handle = handling(subscriptions);
   const letters = records && new DeadLetters({ app, replica, records, handle, now });
   const deliver = delivering(app, handle, letters, log);
-  const koa = createKoa(
-    [
-      ...parts.routes,
-      ...operation(definition.front === true, config, sidecar, health),
-      ...subscriptionRoutes({ app, pubsub: PUBSUB, keeps: letters !== undefined }, subscriptions, deliver),
-      ...(letters === undefined ? [] : deadLetterRoutes(letters, now)),
-    ],
-    log,
-  );
+  const routes = [
+    ...parts.routes,
+    ...operation(definition.front === true, config, sidecar, health),
+    ...subscriptionRoutes({ app, pubsub: PUBSUB, keeps: letters !== undefined }, subscriptions, deliver),
+    ...(letters === undefined ? [] : deadLetterRoutes(letters, now)),
+  ];
   const guard =
     config.appToken === undefined ? [] : [demandToken(config.appToken, definition.front === true)];
   // The front bounds what it lets in by itself.
   const bounds = definition.front ? [] : [bounded(AT_ONCE)];
-  koa.middleware.splice(1, 0, ...guard, ...bounds, ...(parts.before ?? []));
+  let koa: Koa | undefined;
   return {
-    koa,
+    routes,
+    get koa() {
+      if (koa === undefined) {
+        koa = createKoa(routes, log);
+        koa.middleware.splice(1, 0, ...guard, ...bounds, ...(parts.before ?? []));
+      }
+      return koa;
+    },
     subscriptions,
     deliver: (event) => deliver(received(event.type, Buffer.from(JSON.stringify(event)))),
     async start() {

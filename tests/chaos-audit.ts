@@ -176,11 +176,10 @@ async function eventsOf(components: readonly Resolved[]): Promise<Published[] | 
  */
 export function untold(dump: Dump, events: readonly Published[], { shop }: Facts): string[] {
   const states = <S>(store: string, kind: string) =>
-    [...(dump.get(store) ?? [])].flatMap(([key, value]) =>
-      key.startsWith(`${kind}:`)
-        ? [[Number(key.slice(kind.length + 1)), (value as Stored<S>).state] as const]
-        : [],
-    );
+    [...(dump.get(store) ?? [])].flatMap(([key, value]) => {
+      const { state } = key.startsWith(`${kind}:`) ? (value as Stored<S>) : { state: null };
+      return state === null ? [] : [[Number(key.slice(kind.length + 1)), state] as const];
+    });
   const of = (type: EventType) => events.filter((event) => event.type === type);
   const differences = (type: EventType, field: string, ids: readonly number[]) => {
     const told = new Set(of(type).map(({ data }) => Number(data[field])));

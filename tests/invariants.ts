@@ -131,7 +131,12 @@ class Books {
 
 function named<S>(dump: Dump, store: string, kind: string): Map<string, S> {
   const rows = [...(dump.get(store) ?? [])].filter(([key]) => key.startsWith(`${kind}:`));
-  return new Map(rows.map(([key, value]) => [key.slice(kind.length + 1), (value as Stored<S>).state]));
+  return new Map(
+    rows.flatMap(([key, value]) => {
+      const { state } = value as Stored<S>;
+      return state === null ? [] : [[key.slice(kind.length + 1), state] as const];
+    }),
+  );
 }
 
 const numbered = <S>(dump: Dump, store: string, kind: string): Map<number, S> =>
@@ -210,7 +215,7 @@ function takenBack(books: Books, id: number): string[] {
 /** What is delivered before the cancellation reaches it stays delivered. */
 function deliveriesOfCancelled(shop: Shop, ticket: TicketStatus | undefined): (DeliveryStatus | undefined)[] {
   if (shop.delivery === "none") return [undefined];
-  const hears = ticket !== "StoreRejected" || (shop.delivery === "made" && shop.cancel.shop !== "acceptance");
+  const hears = ticket !== "StoreRejected" || shop.cancel.shop !== "acceptance";
   return hears ? ["DeliveryCancelled", "DeliveryCompleted"] : [undefined];
 }
 
@@ -312,7 +317,8 @@ function shown(books: Books, id: number, order: Order): string[] {
 
 // --- what people were told -----------------------------------------------------------------------------------------
 
-function promises({ facts, orders, payments, tickets, deliveries }: Books): string[] {
+function promises(books: Books): string[] {
+  const { facts, orders, payments, tickets, deliveries } = books;
   const byOrder = grouped(facts.promised, ({ orderId }) => orderId);
   const byRequest = grouped(facts.promised, ({ request }) => request);
   const twice = [...byOrder].flatMap(([id, those]) => {
@@ -357,8 +363,34 @@ function promises({ facts, orders, payments, tickets, deliveries }: Books): stri
       `${what} of order ${orderId} was done, and it is ${status}`,
     );
   });
-  return [...twice, ...repeated, ...kept, ...untold, ...cancelled, ...paid, ...done];
+  return [...twice, ...repeated, ...kept, ...untold, ...cancelled, ...paid, ...done, ...tooLate(books)];
 }
+
+/** What the shop lets its customer stop only until it begins has not both begun and been stopped. */
+function tooLate({ facts, shop, tickets }: Books): string[] {
+  const until = STAGES.indexOf(shop.cancel.customer);
+  const cancelled = new Set(facts.cancelled);
+  return (facts.done ?? []).flatMap(({ orderId, what }) => {
+    // What the shop itself rejects is taken back whenever it may.
+    const rejected = tickets.get(orderId)?.status === "StoreRejected";
+    const begun = (BEGINS[what]?.(shop) ?? []).some((stage) => STAGES.indexOf(stage) >= until);
+    return unless(
+      !begun || rejected || !cancelled.has(orderId),
+      `order ${orderId} was cancelled, and ${what} was done, which should have ended that`,
+    );
+  });
+}
+
+const STAGES: Shop["cancel"]["customer"][] = ["acceptance", "making", "delivery", "completion"];
+
+/** What has begun for certain when a command has been done. */
+const BEGINS: Partial<Record<Done, (shop: Shop) => Shop["cancel"]["customer"][]>> = {
+  accept: ({ store }) => (store.making === "acceptance" ? ["acceptance", "making"] : ["acceptance"]),
+  start: () => ["acceptance", "making"],
+  complete: () => ["acceptance", "making"],
+  // Its completion is no stage that the order is asked about: an order may be cancelled while it is being handed over.
+  deliver: () => ["delivery"],
+};
 
 function grouped<T, K>(list: readonly T[], keyOf: (one: T) => K): Map<K, T[]> {
   const groups = new Map<K, T[]>();
@@ -497,18 +529,19 @@ function gateway({ facts, payments, orders }: Books): string[] {
   });
 }
 
-/** Nobody has anything left to do, and the dead have been buried. */
+/**
+ * Nobody has anything left to do. (A journal of nobody on the roster may be left: its first write came later than the death
+ * of its writer, and names nothing that was begun.)
+ */
 function journals(dump: Dump): string[] {
   return [...dump].flatMap(([store, rows]) => {
     const roster = (rows.get("replicas") as { slots?: Record<string, string> } | undefined)?.slots ?? {};
-    return [...rows]
-      .filter(([key]) => key.startsWith("journal:"))
-      .flatMap(([key, value]) => {
-        const { tokens } = value as { tokens: string[] };
-        return [
-          ...unless(tokens.length === 0, `${store}: ${key} still names ${tokens.join(", ")}`),
-          ...unless(key.slice("journal:".length) in roster, `${store}: ${key} is of nobody on the roster`),
-        ];
-      });
+    return Object.keys(roster).flatMap((replica) => {
+      const { tokens = [] } = (rows.get(`journal:${replica}`) ?? {}) as { tokens?: string[] };
+      return unless(
+        tokens.length === 0,
+        `${store}: the journal of ${replica} still names ${tokens.join(", ")}`,
+      );
+    });
   });
 }

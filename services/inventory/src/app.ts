@@ -15,6 +15,8 @@ import {
   type ProductFields,
   productNotFound,
   RESERVATION,
+  type Reservation,
+  refuse,
   register,
   registerAs,
   release,
@@ -23,6 +25,9 @@ import {
   takeStock,
   undoTake,
 } from "./domain.js";
+
+/** Codes of refusals before anything is taken. */
+const NOTHING_TAKEN = new Set(["product-not-found", "out-of-stock"]);
 
 /** What an order needs to know of what it has reserved. */
 export interface Reserved {
@@ -42,7 +47,13 @@ interface Remembered {
   fingerprint: string;
 }
 
-/** The use cases of the stock. */
+/**
+ * The use cases of the stock.
+ *
+ * A change of a product asks the order's reservation whether it has happened already, and always after it has read the
+ * product. The other way round a repeat could read the reservation before it is there, and the product after that it was
+ * forgotten in `open` again, and take the stock twice. (services/loyalty/src/app.ts has the whole argument.)
+ */
 export class Inventory {
   /** by product: changes that the next write may forget */
   private readonly finished = new Map<number, Set<Closed>>();
@@ -53,7 +64,7 @@ export class Inventory {
     private readonly shop: Shop,
     private readonly now: () => Date,
   ) {
-    records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)));
+    records.onResume(PRODUCT, (id) => this.settleOpen(Number(id)), { shared: true });
   }
 
   /** Puts the shop's catalogue on the shelves (once) and finishes what an earlier process left open. */
@@ -153,15 +164,40 @@ export class Inventory {
    * @throws Problem 404 product, 409 out of stock, 409 the order was given up
    */
   async reserve(orderId: number, productId: number, qty: number): Promise<Reserved> {
+    const holding = { orderId, productId, qty };
+    try {
+      return await this.take(holding);
+    } catch (error) {
+      if (!(error instanceof Problem && NOTHING_TAKEN.has(error.code))) throw error;
+      // Whoever is refused gives its order up without a word, so a repeat that is still on its way must find nothing either.
+      const refusal = { command: `refuse:${orderId}` };
+      const { state } = await this.records.handle(
+        RESERVATION,
+        orderId,
+        refusal,
+        (was) => refuse(was, holding),
+        {
+          isNew: true,
+        },
+      );
+      if (state?.status !== "Reserved") throw error;
+      return this.take(holding); // a repeat was faster, and got it
+    }
+  }
+
+  private async take({ orderId, productId, qty }: Omit<Reservation, "status">): Promise<Reserved> {
     const cause = { command: `reserve:${orderId}` };
-    const asking = this.records.load(RESERVATION, orderId);
+    const look = () => this.records.load(RESERVATION, orderId);
+    let looking: Promise<Reservation | undefined> | undefined;
     const { state: product } = await this.changeStock(productId, cause, async (was, finished) => {
-      const known = await asking;
+      looking = look();
+      const known = await looking;
       hold(known, { orderId, productId, qty });
       if (known !== undefined) return [];
       return takeStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
     });
-    const known = await asking;
+    // A product that remembers this cause has not been asked.
+    const known = await (looking ?? look());
     hold(known, { orderId, productId, qty }); // a repeat is refused as well if the order was given up meanwhile
     if (known !== undefined) return describe(orderId, qty, productId, product);
     try {
@@ -188,9 +224,11 @@ export class Inventory {
     const held = await this.records.load(RESERVATION, orderId);
     if (held?.status === "Reserved") {
       const { qty } = held;
-      await this.changeStock(productId, cause, (was, finished) =>
-        restoreStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished),
-      );
+      await this.changeStock(productId, cause, async (was, finished) => {
+        const known = await this.records.load(RESERVATION, orderId);
+        if (known?.status !== "Reserved") return []; // another delivery of the message was faster
+        return restoreStock(was, { productId, orderId, qty, at: this.now().toISOString() }, finished);
+      });
     }
     const { state } = await this.records.handle(RESERVATION, orderId, cause, (was) => {
       // Reserved between our reading and now: take it from the top, through the message's redelivery.

@@ -172,6 +172,13 @@ export function hold(
   return reservation === undefined ? [{ type: "Reserved", data: of }] : [];
 }
 
+/** There was nothing to be had: a tombstone, unless a repeat was faster and got it. */
+export const refuse = (
+  reservation: Reservation | undefined,
+  { orderId, productId }: Pick<Reservation, "orderId" | "productId">,
+): ReservationEvent[] =>
+  reservation === undefined ? [{ type: "Released", data: { orderId, productId } }] : [];
+
 /** Before its reserve this leaves a tombstone, which the reserve will find. */
 export function release(
   reservation: Reservation | undefined,

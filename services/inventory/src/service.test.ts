@@ -431,6 +431,51 @@ describe("stock", () => {
     assert.equal(product()?.stock, 80);
   });
 
+  it("is taken once though a repeat begins before it is reserved and goes on when all about it is forgotten", async () => {
+    const { start: another, reserve, product } = await start();
+    let goOn: () => void = () => {};
+    const stopped = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    let waits = false;
+    const late = await another({
+      slot: "inventory-1",
+      through: (sidecar) => ({
+        ...sidecar,
+        store: {
+          ...sidecar.store,
+          get: async (keys) => {
+            if (waits && keys.includes("product:1")) await stopped;
+            return sidecar.store.get(keys);
+          },
+        },
+      }),
+    });
+    waits = true;
+    const repeat = late.reserve(7, 3);
+    await reserve(7, 3);
+    for (let orderId = 8; orderId < 40; orderId++) assert.equal((await reserve(orderId, 1)).status, 200);
+    assert.equal(product()?.open[7], undefined);
+    goOn();
+    assert.equal((await repeat).status, 200);
+    assert.equal(product()?.stock, 100 - 3 - 32);
+  });
+
+  it("that cannot be reserved, for the store is away, leaves nothing unheard behind", async () => {
+    const { dapr, reserve } = await start();
+    const unheard: unknown[] = [];
+    const hear = (reason: unknown) => unheard.push(reason);
+    process.on("unhandledRejection", hear);
+    try {
+      dapr.down.add("inventory");
+      assertProblem(await reserve(7, 3), 503, "unavailable");
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.deepEqual(unheard, [], "it would end the process");
+    } finally {
+      process.off("unhandledRejection", hear);
+    }
+  });
+
   it("adds up again after a crash between taking and reserving, by a repeat", async () => {
     const { start: another, reserve, product, dapr } = await start();
     const cut = await another({ slot: "cut", through: failing("reservation:7") });

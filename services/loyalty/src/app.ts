@@ -44,7 +44,7 @@ export class Loyalty {
     private readonly records: Records,
     private readonly shop: Shop,
   ) {
-    records.onResume(CARD, (_, card) => this.settle(card));
+    records.onResume(CARD, (_, card) => this.settle(card), { shared: true });
   }
 
   /** An order is paid: its stamps are earned, once. */

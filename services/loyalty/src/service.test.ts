@@ -429,7 +429,7 @@ describe("an answer of the store that is lost", () => {
     assertProblem(await give(2, { "idempotency-key": "mine" }), 503, "unavailable");
     await until(() => {
       const rows = [...(dapr.stores.get("stamps") ?? [])].filter(([key]) => key.startsWith("grant:key-"));
-      return rows.some(([, { value }]) => (value as Stored<Grant>).state.status === "Earned");
+      return rows.some(([, { value }]) => (value as Stored<Grant>).state?.status === "Earned");
     }, "the grant is Earned");
   });
 });

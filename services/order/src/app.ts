@@ -216,12 +216,12 @@ export class Orders {
   private async undo(id: number, error: unknown): Promise<Order | undefined> {
     const reason = error instanceof Error ? error.message : "failed";
     const nothingDone =
-      error instanceof Conflict || (error instanceof Problem && NOTHING_RESERVED.has(error.code));
-    // What cannot be undone now stays in the journal, and is undone when the store is back.
+      error instanceof Conflict ||
+      (error instanceof Problem && this.shop.stock === "reserve" && NOTHING_RESERVED.has(error.code));
     const undone = await (nothingDone
       ? this.records.handle(ORDER, id, { command: `refuse:${id}` }, (order) => refuse(order, reason))
       : this.giveUp(id, reason)
-    ).catch(() => undefined);
+    ).catch(() => this.records.resumeLater(ORDER, id)); // what cannot be undone now is undone when the store is back
     return undone?.state !== undefined && isVisible(undone.state) ? undone.state : undefined;
   }
 
@@ -330,7 +330,7 @@ const paymentReply = z.object({
   reason: z.string().nullish(),
 });
 
-/** Codes with which inventory says that it has reserved nothing. */
+/** Codes with which inventory says that it has reserved nothing, and will not for this order. */
 const NOTHING_RESERVED = new Set(["product-not-found", "out-of-stock"]);
 
 /** A step that was refused for the caller's reasons is refused to the caller in the same words. */

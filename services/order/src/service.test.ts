@@ -1001,12 +1001,12 @@ describe("a shop without stock", () => {
     assert.equal(unknown.headers["retry-after"], "2");
   });
 
-  it("knows what is not sold: 404, and nobody need hear of it", async () => {
+  it("knows what is not sold: 404; a repeat that has found it after all is taken back", async () => {
     const m = await called(shopWith(TO_ORDER));
     const problem = assertProblem(await m.place({ productId: 99, qty: 1 }), 404, "product-not-found");
     assert.deepEqual(problem.errors, [{ field: "productId", reason: "names no product" }]);
     await assertNothingLeft(m);
-    assert.deepEqual([m.types(1), m.calls], [[], ["GET inventory"]]);
+    assert.deepEqual([m.types(1), m.calls], [["OrderAborted"], ["GET inventory"]]);
   });
 
   it("refuses another price than the catalogue's where that one counts", async () => {

@@ -1,6 +1,6 @@
 import type { OrderInfo } from "#kit/events.js";
 import { failureOf, notFound, Problem } from "#kit/problem.js";
-import type { Cause, Page, Records } from "#kit/records.js";
+import type { Cause, FollowUp, Page, Records } from "#kit/records.js";
 import type { Sidecar } from "#kit/sidecar.js";
 import {
   attempt,
@@ -27,7 +27,9 @@ export class Payments {
     private readonly pg: PaymentGateway,
     private readonly sidecar: Sidecar,
     private readonly now: () => Date,
-  ) {}
+  ) {
+    records.onResume(PAYMENT, (_, payment) => this.uncharge(payment));
+  }
 
   /**
    * Takes the payment of an order; a repeat answers what the first one got. A payment that the PG declined is an answer
@@ -71,7 +73,8 @@ export class Payments {
   async pay(id: number, method: Method | null): Promise<Payment> {
     const due = payable(await this.records.load(PAYMENT, id), id, method);
     const cause = { command: `pay:${id}:${crypto.randomUUID()}` };
-    const payment = await this.approve(due, cause, pay);
+    const then = (paid: Payment | undefined) => this.uncharge(paid);
+    const payment = await this.approve(due, cause, pay, { then });
     if (payment.status !== "PaymentRequested") return payment;
     const reason = payment.reason ?? "declined";
     throw new Problem(
@@ -112,6 +115,12 @@ export class Payments {
     });
   }
 
+  /** Who has paid in cash is not charged as well: an earlier try by card may have been approved, and its answer lost. */
+  private async uncharge(payment: Payment | undefined): Promise<void> {
+    if (payment?.status === "PaymentApproved" && payment.method === "cash")
+      await this.pg.void(payment.orderId);
+  }
+
   async load(id: number): Promise<Payment | undefined> {
     const payment = await this.records.load(PAYMENT, id);
     return payment !== undefined && isVisible(payment) ? payment : undefined;
@@ -131,17 +140,19 @@ export class Payments {
     due: Due,
     cause: Cause,
     decide: (payment: Payment | undefined, due: Due, verdict: Verdict, at: string) => PaymentEvent[],
+    followUp: FollowUp<Payment> = {},
   ): Promise<Payment> {
     let verdict: Verdict | undefined;
     try {
-      const { state } = await this.records.handle(PAYMENT, due.orderId, cause, async (payment) => {
+      const ask = async (payment: Payment | undefined) => {
         if (!isOpen(payment, due)) return [];
         verdict ??=
           due.method === "cash"
             ? { approved: true, approvalCode: null }
             : await this.pg.approve(due, attempt(payment));
         return decide(payment, due, verdict, this.at());
-      });
+      };
+      const { state } = await this.records.handle(PAYMENT, due.orderId, cause, ask, followUp);
       if (state === undefined) throw notFound("payment", due.orderId);
       // Another replica took it in cash, say, while the PG was thinking: one of them is enough.
       const inCard = state.status === "PaymentApproved" && state.method === "card";

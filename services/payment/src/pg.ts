@@ -13,7 +13,7 @@ export interface PaymentGateway {
   approve(due: Due, attempt: number): Promise<Verdict>;
   /** Hears of a payment that is to follow. @throws Problem 503 when it does not answer */
   announce(due: Due): Promise<void>;
-  /** Takes an approval back; also for one that was never recorded here. */
+  /** Takes an approval back; also for one that was never recorded here. Nothing is approved for this order from then on. */
   void(orderId: number): Promise<void>;
 }
 
@@ -63,7 +63,7 @@ const reply = z.union([
  * A PG outside, behind a Dapr output binding (bindings.http, say). It is sent `{action, orderId, amount, method, …}`,
  * action being `approve` or `void`, with an Idempotency-Key (`approve-7`, `void-7`; `approve-7-2` when the customer tries
  * again after it declined), and answers `{approved: true, approvalCode}` or `{approved: false, reason}`. Asked again with
- * the same key it must answer the same and charge nothing more.
+ * the same key it must answer the same and charge nothing more, and after a void it must approve that order no more.
  */
 export class BindingPaymentGateway implements PaymentGateway {
   constructor(
