@@ -64,7 +64,7 @@ export interface Report {
 
 const SHOP = join(root, "tests", "fixtures", "chaos.yaml");
 const PEOPLE = 12;
-/** Longest wait for a victim to do its work again, and for all to be quiet, in ms. */
+/** Longest wait for all to be quiet, in ms. */
 const QUIET_WITHIN_MS = 180_000;
 /** How long after its end a gateway may still refuse connections: until its next process listens. */
 const LISTENS_AGAIN_MS = 1_000;
@@ -75,14 +75,19 @@ const LISTENS_AGAIN_MS = 1_000;
  * @throws StartError if the shop does not start
  */
 export async function chaos(options: ChaosOptions, tell: (line: string) => void): Promise<Report> {
+  const { backend, replicas, ports } = options;
   const data = await mkdtemp(join(tmpdir(), "jangteo-chaos-"));
   const clear = () => rmSync(data, { recursive: true, force: true, maxRetries: 10 });
   process.once("exit", clear); // a signal ends this process before it comes to its end
   let keep = false;
   try {
-    const report = await disaster(options, data, tell);
+    const shop = await TestShop.open(ports, { data, backend, replicas, shop: SHOP });
+    keep = true; // whatever goes wrong from here on is to be looked at
+    const report = await disaster(shop, options, tell);
     keep = report.kept !== undefined;
     return report;
+  } catch (error) {
+    throw keep ? new Error(`chaos ended early; data and logs: ${data}`, { cause: error }) : error;
   } finally {
     process.off("exit", clear);
     if (!keep) clear();
@@ -90,11 +95,11 @@ export async function chaos(options: ChaosOptions, tell: (line: string) => void)
 }
 
 async function disaster(
-  { backend, minutes, seed, replicas, ports }: ChaosOptions,
-  data: string,
+  shop: TestShop,
+  { backend, minutes, seed, ports }: ChaosOptions,
   tell: (line: string) => void,
 ): Promise<Report> {
-  const shop = await TestShop.open(ports, { data, backend, replicas, shop: SHOP });
+  const { data } = shop;
   const struck: Struck[] = [];
   const crowd = new Crowd(shop.system.gateway, randomOf(seed), (from, to) =>
     struck.some((blow) => isGatewayAway(blow, from, to)),
