@@ -98,7 +98,7 @@ export class TestShop {
 
   /** What the order service has on record, hidden orders included: status by id. Asked of its sidecar. */
   async recorded(): Promise<Map<number, string>> {
-    type Row = { key: string; data?: { next?: number; state?: { status: string } } };
+    type Row = { key: string; data?: { next?: number; state?: { status: string } | null } };
     const state = async (keys: string[]) => {
       const url = `${this.system.sidecarUrl("order")}/v1.0/state/orders/bulk`;
       const answer = await fetch(url, { method: "POST", body: JSON.stringify({ keys, parallelism: 10 }) });
@@ -115,7 +115,7 @@ export class TestShop {
     for (let from = 1; from <= last; from += 500) {
       const ids = Array.from({ length: Math.min(500, last - from + 1) }, (_, i) => from + i);
       for (const { key, data } of await state(ids.map((id) => `order:${id}`))) {
-        if (data?.state !== undefined) rows.set(Number(key.split(":")[1]), data.state.status);
+        if (data?.state) rows.set(Number(key.split(":")[1]), data.state.status);
       }
     }
     return rows;
