@@ -388,8 +388,7 @@ const BEGINS: Partial<Record<Done, (shop: Shop) => Shop["cancel"]["customer"][]>
   accept: ({ store }) => (store.making === "acceptance" ? ["acceptance", "making"] : ["acceptance"]),
   start: () => ["acceptance", "making"],
   complete: () => ["acceptance", "making"],
-  // Its completion is no stage that the order is asked about: an order may be cancelled while it is being handed over.
-  deliver: () => ["delivery"],
+  deliver: () => ["delivery", "completion"],
 };
 
 function grouped<T, K>(list: readonly T[], keyOf: (one: T) => K): Map<K, T[]> {

@@ -229,10 +229,28 @@ describe("a delivery that the customer may no longer stop once it begins", () =>
   });
 
   it("asks nothing elsewhere", async () => {
-    const { accepted, told, closings } = await start();
+    const { accepted, told, closings, complete } = await start({ cancel: { customer: "acceptance" } });
     accepted(7);
     await told();
+    assert.equal((await complete(7)).status, 200);
     assert.deepEqual(closings, []);
+  });
+
+  it("or that may be stopped until it is completed: the order is asked then, and its word counts", async () => {
+    const { accepted, told, closings, complete, order, state } = await start();
+    accepted(7);
+    await told();
+    assert.deepEqual(closings, [], "its beginning closes nothing");
+    order.answer = tooLate;
+    assertProblem(await complete(7), 409, "order-cancelled");
+    order.answer = { status: 503, headers: {}, body: undefined };
+    assertProblem(await complete(7), 503, "unavailable");
+    assert.equal(await state(7), "DeliveryStarted");
+    order.answer = { status: 204, headers: {}, body: undefined };
+    assert.equal((await complete(7)).status, 200);
+    assert.equal((await complete(7)).status, 200);
+    const closing = { method: "PUT", path: "/closings/7", body: { by: "completion" } };
+    assert.deepEqual(closings, [closing, closing, closing], "what is completed asks no more");
   });
 
   it("does not start where the customer was first: no poison, and cancelled when the store says so", async () => {

@@ -5,7 +5,7 @@ import type { Aggregate } from "#kit/records.js";
 export type OrderStatus = "Pending" | "OrderPlaced" | "OrderCancelled" | "OrderAborted" | "OrderDelivered";
 
 /** What begins with an order once it stands. A shop says with which of them it closes for cancelling. */
-export type Stage = "acceptance" | "making" | "delivery";
+export type Stage = "acceptance" | "making" | "delivery" | "completion";
 
 export interface Order extends OrderInfo {
   status: OrderStatus;
@@ -147,6 +147,7 @@ const BEGUN: Record<Stage, string> = {
   acceptance: "The work of the store",
   making: "The making",
   delivery: "The delivery",
+  completion: "The handing over",
 };
 
 /** By those who cannot or will not go through with it: they know what has begun. */

@@ -71,7 +71,7 @@ export function represent(id: number, order: Order): object {
   };
 }
 
-const closing = z.object({ by: z.enum(["acceptance", "making", "delivery"]) });
+const closing = z.object({ by: z.enum(["acceptance", "making", "delivery", "completion"]) });
 
 export function routes(orders: Orders, dialects: Dialects): Route[] {
   const ways = dialects.ways("orders", "order");
