@@ -109,6 +109,21 @@ describe("a field of a request", () => {
       ["abcd", "!field Too big: expected string to have <=3 characters"],
     ]);
   });
+
+  it("is refused where some store would refuse it for ever", () => {
+    const no = "has characters that are no text";
+    const any = z.looseObject({});
+    table(optionalText(9), [
+      ["a\0b", `!field ${no}`],
+      ["\ud83d", `!field ${no}`],
+      ["\ude00\ud83d", `!field ${no}`],
+      ["😀 한국어", "😀 한국어"],
+    ]);
+    table(any, [
+      [{ list: [{ name: "\0" }] }, `!field.list.0.name ${no}`],
+      [{ list: [{ name: 1 }] }, { list: [{ name: 1 }] }],
+    ]);
+  });
 });
 
 // --- a collection under several names ------------------------------------------------------------------------------

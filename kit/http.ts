@@ -283,6 +283,9 @@ export const date = z
 
 /** Checks what a caller sent. @throws Problem 422 that names every field that is wrong */
 export function check<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const unstorable = unstorableIn(value);
+  if (unstorable !== undefined)
+    throw invalid([{ field: unstorable || "body", reason: "has characters that are no text" }]);
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw invalid(
@@ -291,6 +294,20 @@ export function check<T extends z.ZodType>(schema: T, value: unknown): z.output<
       reason: reasonOf(issue, value),
     })),
   );
+}
+
+/**
+ * The path of a text that some store refuses, whenever it is asked (PostgreSQL: U+0000, and halves of a surrogate pair).
+ * Once it is in an event, every consumer on such a store would try for ever.
+ */
+function unstorableIn(value: unknown, path = ""): string | undefined {
+  if (typeof value === "string") return /[\0\ud800-\udfff]/u.test(value) ? path : undefined;
+  if (typeof value !== "object" || value === null) return undefined;
+  for (const [name, one] of Object.entries(value)) {
+    const found = unstorableIn(one, path === "" ? name : `${path}.${name}`);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 function reasonOf(issue: z.core.$ZodIssue, value: unknown): string {
