@@ -114,7 +114,7 @@ export function serversFor(command, args) {
   if (command === "scenario") {
     const isValue = (i) => ["--backend", "--ports"].includes(args[i - 1]);
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));
-    const isKnown = (name) => existsSync(join(root, "scenarios", `${name}.yaml`));
+    const isKnown = (name) => name === "all" || existsSync(join(root, "scenarios", `${name}.yaml`));
     if (names.length === 0 || !names.every(isKnown)) return undefined;
   }
   if (command === "proof") {

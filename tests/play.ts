@@ -1,8 +1,9 @@
 /** `npm run scenario`: performs scenarios for a person who watches. */
 import { join } from "node:path";
-import { parseArgs, styleText } from "node:util";
+import { styleText } from "node:util";
 import { command } from "#dapr/command.js";
 import { StartError } from "#dapr/runner.js";
+import { type Choice, readChoice } from "./choice.js";
 import { nameOf, Performance, readScenario, type Scenario, scenarioNames } from "./scenario.js";
 
 /** Beside `npm start` and the tests, which have other ports. */
@@ -10,7 +11,7 @@ const PORTS = 23_000;
 
 const usage = `Usage: npm run scenario -- SHOP... [options]
 
-  SHOP                   whose scenario is shown, one after the other; --list names them
+  SHOP                   whose scenario is shown, one after the other, or all; --list names them
   --backend NAME|DIR     where state and messages live meanwhile, as for npm start (embedded)
   --list                 show which scenarios there are
   --ports N              add N to every port (${PORTS})
@@ -19,36 +20,6 @@ const usage = `Usage: npm run scenario -- SHOP... [options]
 type Style = Parameters<typeof styleText>[0];
 const colours = process.stdout.isTTY && !process.env.NO_COLOR;
 const styled = (style: Style, text: string) => (colours ? styleText(style, text) : text);
-
-interface Options {
-  names: string[];
-  list: boolean;
-  ports: number;
-  backend: string | undefined;
-}
-
-/** The options of the command line. Throws, with a sentence for people, if they can't be understood. */
-function parseOptions(args: string[]): Options | "help" {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: {
-      list: { type: "boolean" },
-      ports: { type: "string" },
-      backend: { type: "string" },
-      help: { type: "boolean" },
-    },
-  });
-  if (values.help) return "help";
-  const { list = false, ports = String(PORTS) } = values;
-  if (!/^\d+$/.test(ports)) throw new Error(`--ports: "${ports}" is not a whole number`);
-  const there = scenarioNames();
-  for (const name of positionals)
-    if (!there.includes(name))
-      throw new Error(`There is no scenario "${name}"; there are ${there.join(", ")}.`);
-  if (!list && positionals.length === 0) throw new Error(`Which one? There are ${there.join(", ")}.`);
-  return { names: positionals, list, ports: Number(ports), backend: values.backend };
-}
 
 function listing(): string {
   const all = scenarioNames().map((name) => ({ name, ...readScenario(name) }));
@@ -59,7 +30,7 @@ function listing(): string {
 }
 
 /** Performs one to its end, or to the first step that goes wrong; answers whether all went well. */
-async function play(scenario: Scenario, { ports, backend }: Options): Promise<boolean> {
+async function play(scenario: Scenario, { ports, backend }: Choice): Promise<boolean> {
   const { title, shop, steps } = scenario;
   console.log(styled("bold", `${title} (shops/${shop}.yaml)`));
   const began = performance.now();
@@ -106,7 +77,7 @@ const indented = (text: string) => text.replace(/^/gm, "     ");
 
 await command(
   usage,
-  parseOptions,
+  (args) => readChoice(args, scenarioNames(), "scenario", PORTS),
   async (options) => {
     if (options.list) return console.log(listing());
     try {

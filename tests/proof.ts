@@ -3,9 +3,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { parseArgs, styleText } from "node:util";
+import { styleText } from "node:util";
 import Table from "cli-table3";
 import { command } from "#dapr/command.js";
+import { type Choice, readChoice } from "./choice.js";
 import { PROOFS, type Proof } from "./proofs.js";
 import { TestShop } from "./shop.js";
 import { aimedAt, LINES, type Line, type Siege, siege } from "./siege.js";
@@ -20,37 +21,6 @@ const usage = `Usage: npm run proof -- NAME... [options]
   --list                 show which proofs there are, and for which items of the seeds
   --ports N              add N to every port (${PORTS})
   --help                 show this`;
-
-interface Options {
-  proofs: readonly Proof[];
-  list: boolean;
-  ports: number;
-  backend: string | undefined;
-}
-
-/** The options of the command line. @throws Error, with a sentence for people, if they can't be understood */
-function parseOptions(args: string[]): Options | "help" {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: {
-      list: { type: "boolean" },
-      ports: { type: "string" },
-      backend: { type: "string" },
-      help: { type: "boolean" },
-    },
-  });
-  if (values.help) return "help";
-  const { list = false, ports = String(PORTS), backend } = values;
-  if (!/^\d+$/.test(ports)) throw new Error(`--ports: "${ports}" is not a whole number`);
-  const names = PROOFS.map(({ name }) => name);
-  const unknown = positionals.find((name) => name !== "all" && !names.includes(name));
-  if (unknown !== undefined)
-    throw new Error(`There is no proof "${unknown}"; there are ${names.join(", ")}.`);
-  if (!list && positionals.length === 0) throw new Error(`Which one? There are ${names.join(", ")}, or all.`);
-  const proofs = PROOFS.filter(({ name }) => positionals.includes("all") || positionals.includes(name));
-  return { proofs, list, ports: Number(ports), backend };
-}
 
 const listing = (): string =>
   PROOFS.map(({ name, title, items }) => `${name.padEnd(6)}  ${title} (${items.join(", ")})`).join("\n");
@@ -101,7 +71,8 @@ export async function prove(
   return wrong;
 }
 
-async function run({ proofs, list, ports, backend }: Options): Promise<void> {
+async function run({ names, list, ports, backend }: Choice): Promise<void> {
+  const proofs = PROOFS.filter(({ name }) => names.includes(name));
   if (list) return console.log(listing());
   const colours = process.stdout.isTTY && !process.env.NO_COLOR;
   const styled = (style: Parameters<typeof styleText>[0], text: string) =>
@@ -121,4 +92,15 @@ async function run({ proofs, list, ports, backend }: Options): Promise<void> {
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href)
-  await command(usage, parseOptions, run, "stopping");
+  await command(
+    usage,
+    (args) =>
+      readChoice(
+        args,
+        PROOFS.map(({ name }) => name),
+        "proof",
+        PORTS,
+      ),
+    run,
+    "stopping",
+  );

@@ -231,6 +231,7 @@ describe("the servers that a command needs", () => {
     ["proof all --backend mysql", ["mysql", "siege"]],
     ["scenario --list", undefined],
     ["scenario nonesuch", undefined],
+    ["scenario all", ["redis"]],
     ["scenario flower coffee --ports 100 --backend mysql", ["mysql"]],
     ["migrate --from mysql --to mongodb --component orders", ["mysql", "mongodb"]],
     ["migrate --from mysql", undefined],
