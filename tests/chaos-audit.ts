@@ -22,7 +22,9 @@ export async function waiting(components: readonly Resolved[]): Promise<Stream[]
   const redis = await brokerOf(components);
   if (redis === undefined) return undefined;
   try {
-    return (await streamsOf(redis)).filter((one) => one.waiting > 0 || one.name.startsWith("dead-letters-"));
+    return (await streamsOf(redis)).filter(
+      ({ name, waiting, messages }) => waiting > 0 || (messages > 0 && name.startsWith("dead-letters-")),
+    );
   } finally {
     redis.destroy();
   }

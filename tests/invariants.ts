@@ -4,6 +4,7 @@
  * that kill things ask it about real stores.
  */
 import { isDeepStrictEqual } from "node:util";
+import type { Letter } from "#kit/dead-letters.js";
 import type { EventType } from "#kit/events.js";
 import type { Stored } from "#kit/records.js";
 import type { Shop } from "#kit/shop.js";
@@ -63,6 +64,7 @@ export function violations(dump: Dump, facts: Facts): string[] {
     ...stamps(books),
     ...messages(books),
     ...gateway(books),
+    ...letters(dump),
     ...(facts.rested === true ? journals(dump) : []),
   ];
 }
@@ -526,6 +528,19 @@ function gateway({ facts, payments, orders }: Books): string[] {
       ? [`order ${id} is paid by card, and nobody was charged`]
       : [`order ${id} is charged, and its payment is ${payment?.status} (${payment?.method})`];
   });
+}
+
+/** No message had to be set aside: nobody sends odd ones. */
+function letters(dump: Dump): string[] {
+  return [...dump].flatMap(([store, rows]) =>
+    [...rows].flatMap(([key, value]) => {
+      const letter = key.startsWith("deadletter:") ? (value as Stored<Letter>).state : null;
+      return unless(
+        letter === null,
+        `${store}: a message of ${letter?.topic} was set aside: ${JSON.stringify(letter?.reason)}`,
+      );
+    }),
+  );
 }
 
 /**
