@@ -129,6 +129,8 @@ describe("compose.yaml", () => {
       }
       // Other sidecars call from other containers.
       assert.ok(there.delete("--dapr-internal-grpc-listen-address"));
+      // A service ends before its sidecar, and no other replica goes on.
+      assert.ok(there.delete("--dapr-block-shutdown-duration"));
       assert.deepEqual(Object.fromEntries([...here].sort()), Object.fromEntries([...there].sort()));
     }
   });
