@@ -478,9 +478,9 @@ describe("the history of a customer (S4-F11)", () => {
 
   it("takes whatever people call themselves: the keys suit every store, and stay apart", async () => {
     const { dapr, hear, found } = await start();
-    const names = ["a", "a/0", "가".repeat(200), "a||b", "a b&c=d", "\ud800"];
+    const names = ["a", "a/0", "가".repeat(200), "a||b", "a b&c=d", "😀"];
     for (const [i, customerId] of names.entries()) await hear(i + 1, ["OrderPlaced", { customerId }]);
-    for (const [i, name] of names.slice(0, -1).entries())
+    for (const [i, name] of names.entries())
       assert.deepEqual((await found(`customerId=${encodeURIComponent(name)}`)).ids, [i + 1], name);
     for (const key of dapr.stores.get("orderview")?.keys() ?? []) {
       if (!key.startsWith("index:")) continue;
