@@ -37,5 +37,11 @@ function stopAll(signal: Signal): void {
 
 /** The last resort, when the exit leaves no time to stop things in order. */
 function killAll(): void {
-  for (const system of guarded) for (const pid of system.pids()) process.kill(pid, "SIGKILL");
+  for (const system of guarded)
+    for (const pid of system.pids())
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended, and we have not heard of it yet; the others must still go.
+      }
 }
