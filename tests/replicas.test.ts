@@ -180,10 +180,29 @@ describe("a rolling restart", () => {
     await audit();
   });
 
+  /** The new process of a service is held up for longer than the sidecars try again. */
+  const rollSlowly = async (app: string, readiness: boolean) => {
+    const known = new Set(running(app).map(({ name }) => name));
+    const rolled = shop.system.roll(app, { readiness });
+    let fresh: string | undefined;
+    await until(`a new ${app} has been started`, 10_000, async () => {
+      fresh = running(app).find(({ name, pid }) => pid !== undefined && !known.has(name))?.name;
+      return fresh !== undefined;
+    });
+    await shop.system.kill(fresh ?? "", "SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    await shop.system.kill(fresh ?? "", "SIGCONT");
+    await rolled;
+    await shop.system.waitReady();
+  };
+
+  it("to a process that is slow to start refuses nobody either (S0-O8, S1-O5)", async () => {
+    await servesAll(() => rollSlowly("inventory", true));
+  });
+
   it("that does not wait for readiness refuses some, and loses nothing (S0-O7, S1-O4)", async () => {
     const customers = new Customers();
-    await shop.system.roll("inventory", { readiness: false });
-    await shop.system.waitReady();
+    await rollSlowly("inventory", false);
     const { failures } = await customers.leave();
     assert.ok(failures.length > 0, "or readiness would be of no use");
     assert.deepEqual(

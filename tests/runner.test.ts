@@ -174,15 +174,21 @@ describe("the replicas of a running system", () => {
   });
   after(() => system.stop());
 
+  const askPong = () => {
+    const sidecar = system.sidecarUrl("ping");
+    return json(`${sidecar}/v1.0/invoke/pong/method/env`, system.headersFor(sidecar));
+  };
+
   it("are replaced by npm run restart, one after another, which says so here and there", async () => {
     const { stdout } = await npmRun("restart", "pong", "--data", data);
     assert.match(stdout, /^pong-1 is ready after [\d.]+ s\npong-0 has ended\n$/);
     assert.deepEqual(said.join("\n"), stdout.trim());
     assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0", "pong-1-sidecar", "pong-1"]);
-    const asked = await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+    const asked = await askPong();
     assert.equal(asked.REPLICA, "pong-1");
     assert.equal(system.url("pong"), `http://127.0.0.1:${ports + 8182}`);
-    const { extended } = await json<Metadata>(`${system.sidecarUrl("pong")}/v1.0/metadata`);
+    const sidecar = system.sidecarUrl("pong");
+    const { extended } = await json<Metadata>(`${sidecar}/v1.0/metadata`, system.headersFor(sidecar));
     assert.equal(extended.appPID, String(system.processes().find(({ name }) => name === "pong-1")?.pid));
   });
 
@@ -193,7 +199,7 @@ describe("the replicas of a running system", () => {
     assert.match(none.stdout, /^pong-2 has ended\npong-1 has ended\npong runs 0 times\nping runs once\n$/);
     assert.deepEqual(names(), ["redis", "ping-0-sidecar", "ping-0"]);
     await system.scale("pong", 1);
-    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+    await askPong();
   });
 
   it("stay as they are where what is asked makes no sense", async () => {
@@ -227,7 +233,7 @@ describe("the replicas of a running system", () => {
       delete env.FAULTS;
     }
     assert.deepEqual(system.processes().filter(({ name }) => name.startsWith("pong"))[0], before);
-    await json(`${system.sidecarUrl("ping")}/v1.0/invoke/pong/method/env`);
+    await askPong();
   });
 
   it("end with the system, in the middle of a restart, too", async () => {

@@ -31,6 +31,8 @@ const stepSchema = z.strictObject({
   proves: z.array(item).default([]),
   /** commands, each answered as expected */
   do: oneOrMore.optional(),
+  /** how often they are asked */
+  times: z.number().int().min(1).default(1),
   /** the same, asked again until the answers are as expected */
   until: oneOrMore.optional(),
   /** what a channel has taken, looked at until it is as expected: one entry per message */
@@ -167,7 +169,8 @@ export class Performance {
   async perform(step: Step): Promise<void> {
     const expected = this.fillIn(step.expect) as Step["expect"];
     let last: Answer | undefined;
-    for (const command of step.do ?? []) last = await this.once(command, step.at, expected);
+    for (let time = 0; time < step.times; time++)
+      for (const command of step.do ?? []) last = await this.once(command, step.at, expected);
     for (const command of step.until ?? []) last = await this.repeated(command, step.at, expected);
     if (step.outbox !== undefined) last = await this.outbox(step.outbox, expected);
     for (const app of step.pause ?? []) await this.pause(app);
