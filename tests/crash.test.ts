@@ -6,39 +6,38 @@ import { describe, it } from "node:test";
 import { TestShop, until } from "./shop.js";
 
 /**
- * Places where a process dies: before its write, between its write and its publication, before the next step.
- * "@2": the second time that it passes, so that one order has gone before.
+ * Places where processes die: before their write, between their write and its publication, before the next step. Those of one
+ * line die in one shop. "@2": the second time that it passes, so that one order has gone before.
  */
-const DEATHS: [app: string, fault: string][] = [
-  ["order", "before-save:order"],
-  ["order", "after-save:order"],
-  ["order", "after-save:order@2"],
-  ["order", "before-publish:OrderPlaced"],
-  ["inventory", "after-save:product@6"], // the first five put the catalogue on the shelves
-  ["inventory", "after-save:reservation"],
-  ["payment", "before-save:payment"],
-  ["payment", "before-publish:PaymentApproved"],
-  ["store", "before-publish:StoreAccepted"],
-  ["delivery", "after-save:delivery"],
+const DEATHS: Record<string, string>[] = [
+  { order: "before-save:order", store: "before-publish:StoreAccepted", delivery: "after-save:delivery" },
+  { order: "after-save:order", inventory: "after-save:product@6" }, // the first five put the catalogue on the shelves
+  { order: "after-save:order@2", inventory: "after-save:reservation" },
+  { order: "before-publish:OrderPlaced", payment: "before-save:payment" },
+  { payment: "before-publish:PaymentApproved" },
 ];
 
 describe("a process that dies half-way through an order", { concurrency: 2 }, () => {
-  for (const [n, [app, fault]] of DEATHS.entries()) {
-    it(`${app} at ${fault}: what was promised stands, what was not leaves nothing`, async () => {
-      const shop = await TestShop.open(16_000 + 20 * n, { faults: { [app]: fault } });
+  for (const [n, faults] of DEATHS.entries()) {
+    const places = Object.entries(faults).map(([app, fault]) => `${app} at ${fault}`);
+    it(`${places.join(", ")}: what was promised stands, what was not leaves nothing`, async () => {
+      const shop = await TestShop.open(16_000 + 20 * n, { faults });
+      const restarts = () =>
+        Object.keys(faults).map(
+          (app) => shop.system.processes().find((one) => one.name === `${app}-0`)?.restarts,
+        );
       try {
         const promised: number[] = [];
-        for (let i = 0; i < 4; i++) {
+        for (let i = 0; i < 4 || (restarts().includes(0) && i < 20); i++) {
           const { status, body } = await shop
             .http("POST", "/orders", { productId: 1, qty: 1 })
             .catch(() => ({ status: 0, body: {} }));
           if (status === 201) promised.push(body.id);
           else assert.ok(status === 503 || status === 0, `${status} ${JSON.stringify(body)}`);
-          await shop.system.waitReady(`${app}-0`);
+          await shop.system.waitReady();
         }
         await shop.audit(promised, 1_000_000);
-        const died = shop.system.processes().find((one) => one.name === `${app}-0`);
-        assert.equal(died?.restarts, 1, "the fault point was passed");
+        assert.deepEqual(new Set(restarts()), new Set([1]), "the fault points were passed");
       } finally {
         await shop.close();
       }

@@ -160,7 +160,7 @@ export class Performance {
 
   /** Stops the system; with `keep`, what it wrote stays. */
   async close(keep = false): Promise<void> {
-    await this.system.stop();
+    await this.system.stop({ now: !keep });
     process.off("exit", this.clear);
     if (!keep) this.clear();
   }

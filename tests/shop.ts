@@ -34,8 +34,8 @@ export class TestShop {
 
   /** Stops it; with `keep`, its data stays for the next {@link open}. */
   async close(keep = false): Promise<void> {
-    await this.system.stop();
-    // Of a server that had to be killed, a part may still write for a moment.
+    await this.system.stop({ now: !keep }); // what is thrown away needs no farewell
+    // Of a server that was killed, a part may still write for a moment.
     if (!keep) await rm(this.data, { recursive: true, force: true, maxRetries: 10 });
   }
 
