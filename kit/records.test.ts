@@ -773,8 +773,8 @@ describe("what a dead replica left", () => {
     assert.deepEqual(next.resumed, ["1: a"]);
   });
 
-  it("is not resumed where somebody else has written since, but published all the same", async (t) => {
-    const { dapr, replica, ids } = world(t);
+  /** A replica dies before it has published what it wrote, and another one writes the same record. */
+  const writtenAfterADeath = async (replica: ReturnType<typeof world>["replica"]) => {
     const dead = replica({ slot: "boxes-0" });
     await dead.records.start();
     dead.cutOff();
@@ -783,6 +783,11 @@ describe("what a dead replica left", () => {
     const other = replica();
     await other.records.start();
     await other.command(1, "b");
+  };
+
+  it("is not resumed where somebody else has written since, but published all the same", async (t) => {
+    const { dapr, replica, ids } = world(t);
+    await writtenAfterADeath(replica);
     const next = replica({ slot: "boxes-0" });
     await next.records.start();
     await settled(dapr);
@@ -792,14 +797,7 @@ describe("what a dead replica left", () => {
 
   it("is resumed whoever has written since, where many changes share a record", async (t) => {
     const { replica } = world(t);
-    const dead = replica({ slot: "boxes-0" });
-    await dead.records.start();
-    dead.cutOff();
-    await dead.command(1, "a");
-    dead.die();
-    const other = replica();
-    await other.records.start();
-    await other.command(1, "b");
+    await writtenAfterADeath(replica);
     const next = replica({ slot: "boxes-0" });
     const resumed: string[] = [];
     next.records.onResume(
