@@ -2,10 +2,11 @@
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { command } from "#dapr/command.js";
+import { readCounts } from "#dapr/topology.js";
 import { type ChaosOptions, chaos, type Report } from "./chaos-run.js";
 
 /** Beside `npm start` and the tests, which have other ports. */
-const PORTS = 24_500;
+const PORTS = 20_540;
 
 const usage = `Usage: npm run chaos -- [options]
 
@@ -35,16 +36,9 @@ function parseOptions(args: string[]): ChaosOptions | "help" {
   for (const [name, value] of Object.entries(whole))
     if (!/^\d+$/.test(value)) throw new Error(`--${name}: "${value}" is not a whole number`);
   if (!(Number(minutes) > 0)) throw new Error(`--minutes: "${minutes}" is not a number above 0`);
-  const replicas = values.replicas
-    .flatMap((list) => list.split(","))
-    .map((item) => {
-      const [, app, count] = /^([\w-]+)=(\d+)$/.exec(item.trim()) ?? [];
-      if (!app) throw new Error(`--replicas: "${item}" is not of the form order=3`);
-      return [app, Number(count)] as const;
-    });
   return {
     ...{ backend, minutes: Number(minutes), seed: Number(seed), ports: Number(ports) },
-    replicas: Object.fromEntries(replicas),
+    replicas: readCounts(values.replicas),
   };
 }
 
