@@ -232,6 +232,16 @@ describe("the journal of a dead replica", () => {
     assert.deepEqual(roster(bus), { b: "order-0" });
   });
 
+  it("is found also if its process never got through its start", async (t) => {
+    const twin = dapr();
+    const dead = process(t, twin, "a-1", { slot: "a" });
+    await dead.journal.begin("x");
+    dead.die();
+    const next = process(t, twin, "a-2", { slot: "a" });
+    await next.journal.start();
+    assert.deepEqual(next.recovered, [{ tokens: ["x"], dead: "a-1" }]);
+  });
+
   it("is left alone by a new process in another slot", async (t) => {
     const bus = dapr();
     const dead = process(t, bus, "a", { slot: "order-0" });

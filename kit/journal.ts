@@ -65,6 +65,7 @@ export class Journal {
   private readonly watched = new Map<string, { etag: string; since: number }>();
   private timers: NodeJS.Timeout[] = [];
   private watching: Promise<void> | undefined;
+  private joining: Promise<Roster> | undefined;
   private readonly times: typeof TIMES;
 
   constructor(private readonly options: JournalOptions) {
@@ -74,10 +75,7 @@ export class Journal {
 
   /** Joins the roster, takes over what the slot's last process left, begins to beat and to watch. */
   async start(): Promise<void> {
-    const roster = await this.changeRoster((slots) => ({
-      ...slots,
-      [this.options.replica]: this.options.slot,
-    }));
+    const roster = await this.join();
     for (const [replica, slot] of Object.entries(roster.slots)) {
       if (slot === this.options.slot && replica !== this.options.replica) await this.takeOver(replica);
     }
@@ -107,6 +105,7 @@ export class Journal {
   async begin(token: string): Promise<void> {
     this.announce(token);
     try {
+      await this.join(); // a sidecar may send calls before the start has come so far
       while (!this.written.has(token)) await this.write();
       await this.fresh();
     } catch (error) {
@@ -139,6 +138,16 @@ export class Journal {
   /** The replicas on the roster, this one included. */
   async alive(): Promise<Set<string>> {
     return new Set(Object.keys(rosterOf(await readOne(this.options.store, ROSTER)).slots));
+  }
+
+  /** Puts this replica on the roster, once: nobody would look for the journal of one that is not. Answers who was there before. */
+  private join(): Promise<Roster> {
+    const { replica, slot } = this.options;
+    this.joining ??= this.changeRoster((slots) => ({ ...slots, [replica]: slot })).catch((error) => {
+      this.joining = undefined;
+      throw error;
+    });
+    return this.joining;
   }
 
   private write(): Promise<void> {
