@@ -1,11 +1,10 @@
 import { z } from "zod";
 import { KeyedLock } from "#kit/batch.js";
 import { isPublic } from "#kit/events.js";
-import { type Answer, check, del, get, listing, paging, post, put, type Route, resource } from "#kit/http.js";
-import { type Aside, type Handle, identityOf, type Received, received, unforeseen } from "#kit/inbox.js";
-import { conflict, notFound, Problem } from "#kit/problem.js";
+import { check, del, get, json, listing, paging, post, put, type Route, resource } from "#kit/http.js";
+import { type Aside, type Handle, identityOf, type Received, received, refusalIn } from "#kit/inbox.js";
+import { conflict, notFound, type Problem } from "#kit/problem.js";
 import type { Aggregate, Records } from "#kit/records.js";
-import { Unavailable } from "#kit/sidecar.js";
 
 /** Why a message could not be handled: a problem, as its JSON. */
 export type Reason = Record<string, unknown>;
@@ -222,10 +221,9 @@ export class DeadLetters implements Aside {
       await this.options.handle(message);
       return undefined;
     } catch (error) {
-      if (error instanceof Unavailable) throw error;
-      if (!(error instanceof Problem)) return unforeseen(error);
-      if (error.status < 500) return error;
-      throw error;
+      const refusal = refusalIn(error);
+      if (refusal === undefined) throw error;
+      return refusal;
     }
   }
 
@@ -305,12 +303,12 @@ export function deadLetterRoutes(letters: DeadLetters, now: () => Date): Route[]
       const filter: Record<string, string> = topic === undefined ? {} : { topic };
       return { status: 200, body: listing("deadLetters", page, ({ state }) => item(state), filter) };
     }),
-    del(PATH, async ({ query }) => counted(await letters.discardAll(check(every, query)))),
+    del(PATH, async ({ query }) => json(await letters.discardAll(check(every, query)))),
     // Those that come back are not tried twice: the next call goes on with those whose last try was before the first.
     post(`${PATH}/replay`, async ({ query }) => {
       const { topic, triedBefore = now().toISOString() } = check(every, query);
       const done = await letters.replayAll({ topic, triedBefore });
-      return counted({ ...done, triedBefore });
+      return json({ ...done, triedBefore });
     }),
     get(`${PATH}/:id`, async ({ params }) => {
       const letter = await letters.load(numberIn(params));
@@ -324,8 +322,6 @@ export function deadLetterRoutes(letters: DeadLetters, now: () => Date): Route[]
     }),
   ];
 }
-
-const counted = (body: object): Answer => ({ status: 200, body, type: "application/json" });
 
 /** A message as one can read it: as JSON, else as text, else in base64; of a large one, the first 1,000 bytes. */
 function shown({ bytes, size, event }: Received): object {

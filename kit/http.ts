@@ -61,6 +61,9 @@ const HAL = "application/hal+json";
 /** Largest body that is read. */
 export const BODY_LIMIT = 1024 * 1024;
 
+/** 200 with JSON that is no resource. */
+export const json = (body: object): Answer => ({ status: 200, body, type: "application/json" });
+
 /** 201 with one resource and its Location. */
 export function created(self: string, resource: object): Answer {
   return { status: 201, body: resource, headers: { location: self } };

@@ -104,10 +104,10 @@ export function delivering(
       await handle(message);
       return "SUCCESS";
     } catch (error) {
-      const foreseen = error instanceof Problem || error instanceof Unavailable;
-      if (!foreseen && count(message) >= TRIES) return setAside(message, unforeseen(error));
-      if (error instanceof Problem && error.status < 500) return setAside(message, error);
-      throw error;
+      const refusal = refusalIn(error);
+      const isFinal = refusal === error || (refusal !== undefined && count(message) >= TRIES);
+      if (refusal === undefined || !isFinal) throw error;
+      return setAside(message, refusal);
     }
   };
   return (message) => {
@@ -131,8 +131,13 @@ export function identityOf({ topic, bytes, size, event }: Received): string {
     : digest(`${topic}\n${size}\n${bytes.toString("latin1")}`);
 }
 
-/** What stands on record of an error that nobody foresaw. */
-export function unforeseen(error: unknown): Problem {
+/**
+ * What an error of a handler says about its message: the problem that it is refused for, or one that stands for an error that
+ * nobody foresaw; undefined where it says nothing, only that it can't be handled now.
+ */
+export function refusalIn(error: unknown): Problem | undefined {
+  if (error instanceof Unavailable) return undefined;
+  if (error instanceof Problem) return error.status < 500 ? error : undefined;
   return new Problem(500, "internal", "Something went wrong here", String(error));
 }
 

@@ -1,6 +1,6 @@
 import type { Dispatcher } from "undici";
 import { z } from "zod";
-import { type Answer, check, del, get, listing, paging, post, put, type Route } from "#kit/http.js";
+import { type Answer, check, del, get, json, listing, paging, post, put, type Route } from "#kit/http.js";
 import { currentTrace } from "#kit/log.js";
 import { invalid, notFound, Problem } from "#kit/problem.js";
 import { APPS, ask } from "./http.js";
@@ -105,5 +105,3 @@ function traced(): Record<string, string> {
   const trace = currentTrace();
   return trace === undefined ? {} : { traceparent: trace.traceparent };
 }
-
-const json = (body: object): Answer => ({ status: 200, body, type: "application/json" });
