@@ -1,6 +1,6 @@
 /**
- * The programs that are built with Go: Dapr's sidecar, its certificate authority, and a stand-in for mongod. A part of the set-up (./setup.mjs), with
- * nothing installed yet.
+ * The programs that are built with Go: Dapr's sidecar, its certificate authority, a stand-in for mongod, and helm for the tests of
+ * the chart. A part of the set-up (./setup.mjs), with nothing installed yet.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -161,6 +161,20 @@ export const standIn = {
   flags: async () => [],
   linkerFlags: () => "",
   package: ".",
+};
+
+const helmVersion = () => firstMatch(goModOf(helm), /helm\.sh\/helm\/v3 v(\S+)/);
+
+export const helm = {
+  name: "helm",
+  directory: "dapr/tools/helm",
+  target() {
+    return join(cached(`helm-${helmVersion()}`, this.directory, ["go.mod", "go.sum"]), "helm");
+  },
+  step: "building helm, for the tests of the chart (only once)",
+  flags: async () => [],
+  linkerFlags: () => ` -X helm.sh/helm/v3/internal/version.version=v${helmVersion()}`,
+  package: "helm.sh/helm/v3/cmd/helm",
 };
 
 /** Builds a Go program into the cache, unless it is there, and answers its path. */

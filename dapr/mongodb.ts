@@ -4,8 +4,8 @@ import { existsSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { firstReply } from "./probe.js";
 import { pathOf, until } from "./processes.js";
-import type { Account, ServerKind, Site } from "./servers.js";
-import { StartError } from "./topology.js";
+import type { Account, Administrator, ServerKind, Site } from "./servers.js";
+import { type Component, StartError } from "./topology.js";
 
 const administrator = "root";
 const replicaSet = "jangteo";
@@ -86,7 +86,7 @@ export function reconfigured<C extends { version: number; members: { host: strin
   return { ...config, version: config.version + 1, members: [{ ...member, host: address }] };
 }
 
-const [authenticationFailed, alreadyInitialized, userNotFound] = [18, 23, 11];
+const [authenticationFailed, alreadyInitialized, notYetInitialized, userNotFound] = [18, 23, 94, 11];
 
 /** What a mongod can only be told when it runs. Not tried on a real one yet: where this was written there is none. */
 async function prepareMongod({ port, accounts, rootPassword }: Site): Promise<void> {
@@ -97,10 +97,8 @@ async function prepareMongod({ port, accounts, rootPassword }: Site): Promise<vo
       ...{ directConnection: true, serverSelectionTimeoutMS: 5000 },
       ...options,
     }).connect();
-  type Client = Awaited<ReturnType<typeof connect>>;
   const login = () =>
     connect({ auth: { username: administrator, password: rootPassword }, authSource: "admin" });
-  const admin = (client: Client, command: object) => client.db("admin").command(command);
   const becomesPrimary = async (client: Client) => {
     if (!(await until(async () => (await admin(client, { hello: 1 })).isWritablePrimary === true, 20_000)))
       throw new StartError(`mongodb on port ${port} does not become the primary of its replica set`);
@@ -130,14 +128,75 @@ async function prepareMongod({ port, accounts, rootPassword }: Site): Promise<vo
     const changed = reconfigured(config, address);
     if (changed !== undefined) await admin(client, { replSetReconfig: changed, force: true });
     await becomesPrimary(client);
-    for (const { user, password, database } of accounts) {
-      const own = client.db(database);
-      const rights = { pwd: password, roles: [{ role: "readWrite", db: database }] };
-      const updated = await own.command({ updateUser: user, ...rights }).catch(unless(userNotFound));
-      if (updated === undefined) await own.command({ createUser: user, ...rights });
-    }
+    await setAccounts(client, accounts);
   } finally {
     await client.close();
+  }
+}
+
+/**
+ * At servers that run already: makes a replica set of them where they are none yet, and each component's user in its own
+ * database.
+ * @param address HOST:PORT, or those of all members with commas between
+ */
+export async function prepareReplicaSet(
+  address: string,
+  components: readonly Component[],
+  { user = administrator, password }: Administrator,
+): Promise<void> {
+  const { MongoClient } = (await import("mongoose")).default.mongo;
+  const members = address.split(",");
+  const connect = (to: string, options: object) =>
+    new MongoClient(`mongodb://${to}/`, {
+      ...{ auth: { username: user, password }, authSource: "admin", serverSelectionTimeoutMS: 5_000 },
+      ...options,
+    }).connect();
+  const set = replicaSetOf(components);
+  if (set !== undefined) {
+    const first = await connect(members[0] ?? address, { directConnection: true });
+    try {
+      const isNew = await admin(first, { replSetGetConfig: 1 }).then(
+        () => false,
+        ({ code }: { code?: number }) => code === notYetInitialized,
+      );
+      const config = { _id: set, members: members.map((host, _id) => ({ _id, host })) };
+      if (isNew) await admin(first, { replSetInitiate: config }).catch(unless(alreadyInitialized));
+    } finally {
+      await first.close();
+    }
+  }
+  // Waits for its primary.
+  const client = await connect(address, {
+    ...(set === undefined ? {} : { replicaSet: set }),
+    serverSelectionTimeoutMS: 20_000,
+  });
+  try {
+    await setAccounts(client, components.map(mongodb.read));
+  } finally {
+    await client.close();
+  }
+}
+
+/** What the components say of it: `params: ?replicaSet=rs0`. */
+const replicaSetOf = (components: readonly Component[]): string | undefined =>
+  components
+    .map(({ metadata }) => new URLSearchParams(metadata.params ?? "").get("replicaSet"))
+    .find((set) => set !== null) ?? undefined;
+
+type Client = Awaited<ReturnType<InstanceType<typeof import("mongoose").mongo.MongoClient>["connect"]>>;
+
+const admin = (client: Client, command: object) => client.db("admin").command(command);
+
+/** Each component's user, in a database of its own. */
+async function setAccounts(
+  client: Client,
+  accounts: readonly Pick<Account, "user" | "password" | "database">[],
+): Promise<void> {
+  for (const { user, password, database } of accounts) {
+    const own = client.db(database);
+    const rights = { pwd: password, roles: [{ role: "readWrite", db: database }] };
+    const updated = await own.command({ updateUser: user, ...rights }).catch(unless(userNotFound));
+    if (updated === undefined) await own.command({ createUser: user, ...rights });
   }
 }
 

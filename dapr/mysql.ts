@@ -12,8 +12,8 @@ import {
 import { dirname, join } from "node:path";
 import { firstReply } from "./probe.js";
 import { pathOf, runToEnd } from "./processes.js";
-import type { Account, ServerKind } from "./servers.js";
-import { StartError } from "./topology.js";
+import type { Account, Administrator, ServerKind } from "./servers.js";
+import { type Component, StartError } from "./topology.js";
 
 /** `user:password@tcp(host:port)/…`, as state.mysql wants it. */
 const dsn = /^([^:]+):(.*)@tcp\(([^)]+)\)\//;
@@ -125,12 +125,53 @@ export function accountsSql(accounts: readonly Account[], rootPassword: string):
     ...accounts.flatMap(({ user: name, password, database }) => [
       `CREATE SCHEMA IF NOT EXISTS ${identifier(database)} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`,
       ...user(name, "127.0.0.1", password),
-      // In a GRANT, _ and % stand for any characters.
-      `GRANT ALL PRIVILEGES ON ${identifier(database.replace(/[_%]/g, "\\$&"))}.* TO ${text(name)}@'127.0.0.1'`,
+      `GRANT ALL PRIVILEGES ON ${inGrant(database)}.* TO ${text(name)}@'127.0.0.1'`,
     ]),
   ];
   return statements.map((statement) => `${statement};\n`).join("");
 }
 
+/**
+ * At a server that runs already, its own or somebody else's: each component's schema, its tables and then its user, who may come
+ * from anywhere. The tables are those that state.mysql makes (state/mysql/mysql.go of dapr/components-contrib 1.18); sidecars that
+ * start at the same time would make them at the same time, and fail.
+ */
+export async function prepareSchemas(
+  address: string,
+  components: readonly Component[],
+  { user = "root", password }: Administrator,
+): Promise<void> {
+  const { createConnection } = await import("mysql2/promise");
+  const [, host, port] = /^(.+):(\d+)$/.exec(address) ?? [];
+  const db = await createConnection({ host: host ?? address, port: Number(port ?? 3306), user, password });
+  db.on("error", () => undefined); // the call that fails says it
+  try {
+    for (const component of components) {
+      const account = mysql.read(component);
+      const [schema, name] = [identifier(account.database), `${text(account.user)}@'%'`];
+      const [table, about] = [
+        component.metadata.tableName ?? "state",
+        component.metadata.metadataTableName ?? "dapr_metadata",
+      ].map((one) => `${schema}.${identifier(one)}`);
+      await db.query(`CREATE SCHEMA IF NOT EXISTS ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
+      await db.query(`CREATE TABLE IF NOT EXISTS ${table} (id VARCHAR(255) NOT NULL PRIMARY KEY, value JSON NOT NULL,
+        isbinary BOOLEAN NOT NULL, insertDate TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        updateDate TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+        eTag VARCHAR(36) NOT NULL, expiredate TIMESTAMP NULL, INDEX expiredate_idx(expiredate))`);
+      await db.query(
+        `CREATE TABLE IF NOT EXISTS ${about} (id VARCHAR(255) NOT NULL PRIMARY KEY, value TEXT NOT NULL)`,
+      );
+      const secret = text(account.password);
+      await db.query(`CREATE USER IF NOT EXISTS ${name} IDENTIFIED BY ${secret}`);
+      await db.query(`ALTER USER ${name} IDENTIFIED BY ${secret}`);
+      await db.query(`GRANT ALL PRIVILEGES ON ${inGrant(account.database)}.* TO ${name}`);
+    }
+  } finally {
+    await db.end();
+  }
+}
+
+/** In a GRANT, _ and % stand for any characters. */
+const inGrant = (database: string) => identifier(database.replace(/[_%]/g, "\\$&"));
 const text = (value: string) => `'${value.replace(/[\\']/g, "\\$&")}'`;
 const identifier = (name: string) => `\`${name.replaceAll("`", "``")}\``;

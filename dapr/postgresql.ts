@@ -15,8 +15,8 @@ import {
 import { join } from "node:path";
 import { firstReply } from "./probe.js";
 import { type Owner, runToEnd } from "./processes.js";
-import type { ServerKind, Site } from "./servers.js";
-import { StartError } from "./topology.js";
+import type { Account, Administrator, ServerKind, Site } from "./servers.js";
+import { type Component, StartError } from "./topology.js";
 
 const superuser = "postgres";
 
@@ -127,14 +127,29 @@ const hello = (() => {
 
 /** Each database and its one user, who may do anything there and nothing elsewhere. */
 async function prepare({ port, accounts, rootPassword }: Site): Promise<void> {
+  await prepareAccounts({ host: "127.0.0.1", port, user: superuser, password: rootPassword }, accounts);
+}
+
+/** The same at a server that runs already, its own or somebody else's. */
+export async function prepareDatabases(
+  address: string,
+  components: readonly Component[],
+  { user = superuser, password }: Administrator,
+): Promise<void> {
+  const [, host, port] = /^(.+):(\d+)$/.exec(address) ?? [];
+  const login = { host: host ?? address, port: Number(port ?? 5432), user, password };
+  await prepareAccounts(
+    login,
+    components.map((component) => postgresql.read(component)),
+  );
+}
+
+async function prepareAccounts(
+  login: { host: string; port: number; user: string; password: string },
+  accounts: readonly Pick<Account, "user" | "password" | "database">[],
+): Promise<void> {
   const { Client, escapeIdentifier, escapeLiteral } = (await import("pg")).default;
-  const client = new Client({
-    host: "127.0.0.1",
-    port,
-    user: superuser,
-    password: rootPassword,
-    database: "postgres",
-  });
+  const client = new Client({ ...login, database: "postgres" });
   await client.connect();
   try {
     const names = async (query: string) =>

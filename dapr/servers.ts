@@ -24,6 +24,13 @@ export interface Account {
   scopes: string[];
 }
 
+/** Who may do everything at a server. */
+export interface Administrator {
+  /** The usual name of the kind if not given. */
+  user?: string;
+  password: string;
+}
+
 /** One server to be run. */
 export interface Site {
   /** `mysql`; `redis-6390` where it is not the kind's usual port */

@@ -92,6 +92,8 @@ const programs = {
   scale: "dapr/scale.js",
   reset: "dapr/reset.js",
   simulate: "tests/simulate.js",
+  "test:kubernetes": "tests/kubernetes.js",
+  images: "dapr/images.js",
 };
 
 /** The value of an option, the last one if it is given again. */
@@ -111,6 +113,15 @@ export function serversFor(command, args) {
   if (command === "test") return Object.keys(servers);
   if (["reset", "rebuild-view", "restart", "scale", "simulate"].includes(command) || args.includes("--help"))
     return undefined;
+  if (command === "test:kubernetes") {
+    if (args.includes("--list")) return undefined;
+    return args.includes("--stand-ins") && !args.includes("--no-build") ? ["mongodb"] : [];
+  }
+  // The sidecar is in one of them only.
+  if (command === "images") {
+    const others = ["service", "mysql", "mongo", "redis", "nginx", "tools"];
+    return args.includes("daprd") || !others.some((image) => args.includes(image)) ? [] : undefined;
+  }
   if (command === "scenario") {
     const isValue = (i) => ["--backend", "--ports"].includes(args[i - 1]);
     const names = args.filter((arg, i) => !arg.startsWith("-") && !isValue(i));
@@ -126,8 +137,11 @@ export function serversFor(command, args) {
   return from && to ? serversOf([from, to]) : undefined;
 }
 
-/** Whether a command gives sidecars certificates. */
-const wantsSentry = (command, args) => command === "test" || (command === "start" && args.includes("--mtls"));
+/** What a command needs beside the sidecar and servers: Sentry, to give sidecars certificates, and helm. */
+const wanted = (command, args) => ({
+  wantsSentry: command === "test" || (command === "start" && args.includes("--mtls")),
+  wantsHelm: command === "test" || command === "test:kubernetes",
+});
 
 async function test(filters, env) {
   const lint = await run(process.execPath, ["node_modules/@biomejs/biome/bin/biome", "check", "."], {
@@ -148,7 +162,7 @@ async function main([command, ...args]) {
   if (command !== "test" && !programs[command])
     throw new SetupError(`usage: node dapr/setup.mjs ${["test", ...Object.keys(programs)].join("|")}`);
   const kinds = serversFor(command, args);
-  const provideTools = kinds ? prepareTools(kinds, wantsSentry(command, args)) : () => ({}); // what is missing is said before minutes are spent
+  const provideTools = kinds ? prepareTools(kinds, wanted(command, args)) : () => ({}); // what is missing is said before minutes are spent
   await prepareCode();
   const env = await provideTools();
   if (command === "test") return test(args, env);

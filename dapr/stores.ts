@@ -2,11 +2,6 @@
  * State stores opened directly, behind Dapr's back, for what no sidecar can do: list every record. Each kind (dapr/store-*.ts)
  * reads and writes what Dapr's component of that kind does. Nobody else may be writing meanwhile.
  */
-import { openMongodb } from "./store-mongodb.js";
-import { openMysql } from "./store-mysql.js";
-import { openPostgresql } from "./store-postgresql.js";
-import { openRedis } from "./store-redis.js";
-import { openSqlite } from "./store-sqlite.js";
 import { type Component, StartError } from "./topology.js";
 
 /** A record as a sidecar would answer it. */
@@ -59,12 +54,13 @@ export const BATCH = 500;
 /** Most text in one write, in characters: servers limit the size of a command. */
 const MOST_CHARACTERS = 2_000_000;
 
+/** Each loads its driver when it is asked for: together they take a second to load. */
 const kinds: Record<string, (opened: Opened) => Promise<StateStore>> = {
-  "state.sqlite": openSqlite,
-  "state.mysql": openMysql,
-  "state.mongodb": openMongodb,
-  "state.redis": openRedis,
-  "state.postgresql": openPostgresql,
+  "state.sqlite": async (opened) => (await import("./store-sqlite.js")).openSqlite(opened),
+  "state.mysql": async (opened) => (await import("./store-mysql.js")).openMysql(opened),
+  "state.mongodb": async (opened) => (await import("./store-mongodb.js")).openMongodb(opened),
+  "state.redis": async (opened) => (await import("./store-redis.js")).openRedis(opened),
+  "state.postgresql": async (opened) => (await import("./store-postgresql.js")).openPostgresql(opened),
 };
 
 /** Opens a component's records. @param data the working directory of sidecars @throws StartError if it is of no kind known here */

@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, delimiter, join, resolve } from "node:path";
-import { build, firstMatch, goFacts, newEnough, oldestGo, sentry, sidecar, standIn } from "./go.mjs";
+import { build, firstMatch, goFacts, helm, newEnough, oldestGo, sentry, sidecar, standIn } from "./go.mjs";
 import { alone, root, run, SetupError, step } from "./steps.mjs";
 
 const oldestNode = 20;
@@ -245,6 +245,17 @@ export function plan(facts) {
       );
   }
 
+  if (facts.wantsHelm) {
+    decided.helm = facts.helm ?? "build";
+    if (wrong.helm) problems.push(wrong.helm);
+    else if (decided.helm === "build" && !canBuild("helm"))
+      problems.push(
+        "helm, which renders the chart for its tests, was not found, and it can't be built without Go:\n" +
+          `  ${whyNot("helm")}. Install helm (https://helm.sh/docs/intro/install) or Go (https://go.dev/dl),\n` +
+          "  or set HELM to the path of a helm.",
+      );
+  }
+
   const manager = packageManagers[packageManager];
   const withoutRoot = [];
   for (const [name, path] of Object.entries(found)) {
@@ -281,12 +292,15 @@ export function plan(facts) {
 const setting = (name) =>
   `${servers[name].variable} to ${servers[name].isDirectory ? "the directory that has them" : "its path"}`;
 
-/** Looks around on this machine, for daprd and for these kinds of servers; with `wantsSentry`, for that too. */
-function gatherFacts(kinds, wantsSentry) {
+/** Looks around on this machine, for daprd, for these kinds of servers, and for what else is wanted. */
+function gatherFacts(kinds, { wantsSentry, wantsHelm }) {
   const wrong = {};
   const givenSentry = process.env.SENTRY && resolve(process.env.SENTRY);
   if (wantsSentry && givenSentry && !isProgram(givenSentry))
     wrong.sentry = `SENTRY is set to ${givenSentry}, which is no program.`;
+  const givenHelm = process.env.HELM && resolve(process.env.HELM);
+  if (wantsHelm && givenHelm && !isProgram(givenHelm))
+    wrong.helm = `HELM is set to ${givenHelm}, which is no program.`;
   const given = process.env.DAPRD?.includes("/") ? resolve(process.env.DAPRD) : process.env.DAPRD;
   const envVersion = given && daprdVersion(given);
   if (given && !(envVersion && newEnough(envVersion, oldestDaprd)))
@@ -307,9 +321,11 @@ function gatherFacts(kinds, wantsSentry) {
   const isMissing = (name) => !found[name] && !wrong[name];
   const toInstall = kinds.filter((name) => name !== "mongodb" && isMissing(name));
   const foundSentry = givenSentry || (existsSync(sentry.target()) ? sentry.target() : undefined);
+  const foundHelm = givenHelm || onPath("helm") || (existsSync(helm.target()) ? helm.target() : undefined);
   const toBuild = [
     ...(daprd ? [] : [sidecar]),
     ...(wantsSentry && !foundSentry ? [sentry] : []),
+    ...(wantsHelm && !foundHelm ? [helm] : []),
     ...(kinds.includes("mongodb") && isMissing("mongodb") ? [standIn] : []),
   ];
   const packageManager =
@@ -323,6 +339,8 @@ function gatherFacts(kinds, wantsSentry) {
     sentry: foundSentry,
     // Not on PATH: there are other programs of that name.
     installedSentry: [join(homedir(), ".dapr", "bin", "sentry")].find(isProgram),
+    wantsHelm,
+    helm: foundHelm,
     servers: found,
     wrong,
     ...(toBuild.length > 0 ? goFacts(toBuild) : {}),
@@ -463,10 +481,10 @@ async function install(names, { packageManager, isRoot }) {
 /**
  * Looks for daprd and for these kinds of servers. The function answered provides what is to be built or installed, and
  * gives the environment that tells where all of them are. @throws SetupError if some can't be had
- * @param wantsSentry whether sidecars are to have certificates
+ * @param wanted `wantsSentry`: sidecars are to have certificates; `wantsHelm`: the chart is to be rendered
  */
-export function prepareTools(kinds, wantsSentry = false) {
-  const facts = gatherFacts(kinds, wantsSentry);
+export function prepareTools(kinds, wanted = {}) {
+  const facts = gatherFacts(kinds, wanted);
   const decided = plan(facts);
   return async () => {
     const toInstall = kinds.filter((name) => decided[name] === "install");
@@ -479,11 +497,13 @@ export function prepareTools(kinds, wantsSentry = false) {
         `using ${decided.daprd}: without Go it can't be built with our patch, so a message may be lost when a service is killed (docs/operations.md)`,
       );
     if (decided.sentry === "build") decided.sentry = await build(sentry);
+    if (decided.helm === "build") decided.helm = await build(helm);
     if (decided.mongodb === "build") decided.mongodb = await build(standIn);
     const env = kinds.map((name) => [servers[name].variable, decided[name]]);
     return {
       DAPRD: decided.daprd,
       ...(decided.sentry && { SENTRY: decided.sentry }),
+      ...(decided.helm && { HELM: decided.helm }),
       ...Object.fromEntries(env),
     };
   };

@@ -17,6 +17,8 @@ describe("the environment of a service", () => {
       shop: "shops/fashion.yaml",
       dialects: "shops/dialects.yaml",
       logLevel: "info",
+      logFile: undefined,
+      profile: undefined,
       drills: false,
       rateLimit: 1_000,
       trustedProxies: [],
@@ -29,11 +31,13 @@ describe("the environment of a service", () => {
       ...{ SHOP: "shops/x.yaml", DIALECTS: "/etc/words.yaml", LOG_LEVEL: "debug", DRILLS: "1" },
       ...{ DAPR_API_TOKEN: "theirs", APP_API_TOKEN: "ours" },
       ...{ RATE_LIMIT: "0", TRUSTED_PROXIES: "10.0.0.0/8, ::1", APP_FD: "3" },
+      ...{ LOG_FILE: "/mnt/logs/order-1.log", PROFILE: "dev,k8s" },
     };
     assert.deepEqual(readConfig("order", env), {
       ...{ app: "order2", port: 1, host: "0.0.0.0", daprPort: 2, slot: "order-1" },
       ...{ shop: "shops/x.yaml", dialects: "/etc/words.yaml", logLevel: "debug", drills: true },
       ...{ sidecarToken: "theirs", appToken: "ours" },
+      ...{ logFile: "/mnt/logs/order-1.log", profile: "dev,k8s" },
       ...{ fd: 3, rateLimit: 0, trustedProxies: ["10.0.0.0/8", "::1"] },
     });
   });

@@ -30,6 +30,10 @@ const schema = z.object({
   /** path of the table of dialects */
   DIALECTS: z.string().default("shops/dialects.yaml"),
   LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal"]).default("info"),
+  /** a file to which log lines are appended, beside standard output */
+  LOG_FILE: z.string().optional(),
+  /** which settings these are, in words, such as "dev,k8s"; shown in the first log line */
+  PROFILE: z.string().optional(),
   /** "1" opens the drills: switches that make parts fail on purpose */
   DRILLS: z.enum(["0", "1"]).default("0"),
   /** address to listen on; the sidecar is on the same machine */
@@ -60,6 +64,10 @@ export interface Config {
   shop: string;
   dialects: string;
   logLevel: z.infer<typeof schema>["LOG_LEVEL"];
+  /** log lines are appended to it, beside standard output */
+  logFile?: string | undefined;
+  /** what is said of these settings in the first log line */
+  profile?: string | undefined;
   drills: boolean;
   /** requests per second of one client; 0: any number */
   rateLimit: number;
@@ -90,6 +98,8 @@ export function readConfig(app: string, env: NodeJS.ProcessEnv = process.env): C
     shop: got.SHOP,
     dialects: got.DIALECTS,
     logLevel: got.LOG_LEVEL,
+    logFile: got.LOG_FILE || undefined,
+    profile: got.PROFILE || undefined,
     drills: got.DRILLS === "1",
     rateLimit: got.RATE_LIMIT,
     trustedProxies: got.TRUSTED_PROXIES,

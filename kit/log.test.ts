@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
-import { currentTrace, inTrace } from "#kit/log.js";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { createLogger, currentTrace, inTrace } from "#kit/log.js";
 
 const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -24,5 +27,38 @@ describe("a trace", () => {
   it("ends with its work", () => {
     inTrace(parent, () => undefined);
     assert.equal(currentTrace(), undefined);
+  });
+});
+
+describe("a log file", () => {
+  const directory = mkdtempSync(join(tmpdir(), "jangteo-log-"));
+  after(() => rmSync(directory, { recursive: true }));
+  const messages = (file: string) =>
+    readFileSync(file, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+
+  it("gets what the level lets through, behind what is there already", () => {
+    const file = join(directory, "logs", "order-0.log");
+    for (const replica of ["order-a", "order-b"]) {
+      const log = createLogger("order", replica, "warn", file);
+      log.info("not this");
+      log.warn({ orderId: 7 }, "this");
+    }
+    const common = { level: "warn", service: "order", orderId: 7, msg: "this" };
+    assert.deepEqual(
+      messages(file).map(({ time, ...line }) => line),
+      [
+        { ...common, replica: "order-a" },
+        { ...common, replica: "order-b" },
+      ],
+    );
+  });
+
+  it("that can't be written keeps nobody from going on", () => {
+    const file = join(directory, "no-directory");
+    writeFileSync(file, "");
+    createLogger("order", "order-0", "error", join(file, "order-0.log")).error("said on standard output");
   });
 });

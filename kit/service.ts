@@ -164,7 +164,7 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   const shop = readShop(config.shop);
   const dialects = readDialects(config.dialects, shop.dialect);
   const replica = `${config.slot}-${crypto.randomUUID().slice(0, 8)}`;
-  const log = createLogger(definition.app, replica, config.logLevel);
+  const log = createLogger(definition.app, replica, config.logLevel, config.logFile);
   const sidecar = daprSidecar({
     port: config.daprPort,
     token: config.sidecarToken,
@@ -177,7 +177,7 @@ async function serve(definition: ServiceDefinition): Promise<void> {
   const listening = await Listening.at(config, () =>
     limitedServer(composed.koa.callback(), limits, trusts(config.trustedProxies)),
   );
-  log.info({ port: config.port, shop: shop.name }, "listening");
+  log.info({ port: config.port, shop: shop.name, profile: config.profile }, "listening");
 
   const topics = composed.subscriptions.map(({ topic }) => topic);
   const stopHearing = keepHearing(sidecar, topics, log);

@@ -26,7 +26,7 @@ const listing = (): string =>
   PROOFS.map(({ name, title, items }) => `${name.padEnd(6)}  ${title} (${items.join(", ")})`).join("\n");
 
 /** siege's table, with the seed's numbers in a column of their own. */
-function beside(ours: Siege, seed: Partial<Siege> | undefined): string {
+export function beside(ours: Siege, seed: Partial<Siege> | undefined): string {
   const table = new Table({ head: ["", "seed", "here", ""], style: { head: [], border: [], compact: true } });
   for (const [line, unit] of Object.entries(LINES) as [Line, string][])
     table.push([line, seed?.[line] ?? "–", ours[line], unit]);

@@ -28,6 +28,8 @@ interface Facts {
   daprd?: string | undefined;
   installedDaprd?: string | undefined;
   wantsSentry?: boolean;
+  wantsHelm?: boolean;
+  helm?: string;
   sentry?: string;
   installedSentry?: string;
   servers?: Record<string, string | undefined>;
@@ -140,6 +142,15 @@ describe("the plan of the set-up", () => {
     assert.throws(() => plan(wanted), /sentry, was not found.*no Go.*go\.dev.*set SENTRY.*leave out --mtls/s);
     const wrong = { ...wanted, wrong: { sentry: "SENTRY is wrong" } };
     assert.throws(() => plan(wrong), /- SENTRY is wrong$/m);
+  });
+
+  it("has helm where the chart is to be rendered: given, on PATH, or built", () => {
+    const wanted = { ...here, wantsHelm: true };
+    assert.equal(plan(here).helm, undefined);
+    assert.equal(plan({ ...wanted, helm: "/opt/helm" }).helm, "/opt/helm");
+    assert.equal(plan({ ...wanted, go: "1.26.8" }).helm, "build");
+    assert.throws(() => plan(wanted), /helm, which .*no Go.*helm\.sh.*go\.dev.*set HELM/s);
+    assert.throws(() => plan({ ...wanted, wrong: { helm: "HELM is wrong" } }), /- HELM is wrong$/m);
   });
 
   it("says how to install by hand where there is no package manager", () => {

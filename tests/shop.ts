@@ -14,29 +14,13 @@ export interface Reply {
   body: any;
 }
 
-export class TestShop {
-  private constructor(
-    readonly system: System,
-    readonly data: string,
-  ) {}
+/** A shop at some address, as its customers and its owner see it. */
+export class ShopAt {
+  constructor(readonly gateway: string) {}
 
-  /** Starts a shop on its own data directory and ports. */
-  static async open(ports: number, options: StartOptions = {}): Promise<TestShop> {
-    const data = options.data ?? (await mkdtemp(join(tmpdir(), "jangteo-e2e-")));
-    try {
-      return new TestShop(await startSystem({ ...options, data, ports }), data);
-    } catch (error) {
-      // The message has what matters of the logs. What the caller keeps somewhere stays.
-      if (options.data === undefined) await rm(data, { recursive: true, force: true, maxRetries: 10 });
-      throw error;
-    }
-  }
-
-  /** Stops it; with `keep`, its data stays for the next {@link open}. */
-  async close(keep = false): Promise<void> {
-    await this.system.stop({ now: !keep }); // what is thrown away needs no farewell
-    // Of a server that was killed, a part may still write for a moment.
-    if (!keep) await rm(this.data, { recursive: true, force: true, maxRetries: 10 });
+  /** What a call to another base URL than the gateway's shows. */
+  protected headersFor(_base: string): Record<string, string> {
+    return {};
   }
 
   /** A call to the gateway; or, with the token that is demanded there, to the base URL of a service or a sidecar. */
@@ -45,14 +29,14 @@ export class TestShop {
     path: string,
     body?: unknown,
     headers: Record<string, string> = {},
-    base = this.system.gateway,
+    base = this.gateway,
   ): Promise<Reply> {
     const answer = await fetch(base + path, {
       method,
       headers: {
         ...(body === undefined ? {} : { "content-type": "application/json" }),
         // Customers have no token.
-        ...(base === this.system.gateway ? {} : this.system.headersFor(base)),
+        ...(base === this.gateway ? {} : this.headersFor(base)),
         ...headers,
       },
       ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
@@ -107,49 +91,14 @@ export class TestShop {
     }
   }
 
-  /** What the order service has on record, hidden orders included: status by id. Asked of its sidecar. */
-  async recorded(): Promise<Map<number, string>> {
-    type Row = { key: string; data?: { next?: number; state?: { status: string } | null } };
-    const state = async (keys: string[]) => {
-      const asked = { keys, parallelism: 10 };
-      const sidecar = this.system.sidecarUrl("order");
-      const answer = await this.http("POST", "/v1.0/state/orders/bulk", asked, {}, sidecar);
-      assert.equal(answer.status, 200);
-      return (answer.body as Row[]).map(({ key, data }) => ({
-        key,
-        data: unpacked({ value: data, etag: "" })?.value,
-      })) as Row[];
-    };
-    const [counter] = await state(["ids:order"]);
-    const last = (counter?.data?.next ?? 1) - 1;
-    const rows = new Map<number, string>();
-    for (let from = 1; from <= last; from += 500) {
-      const ids = Array.from({ length: Math.min(500, last - from + 1) }, (_, i) => from + i);
-      for (const { key, data } of await state(ids.map((id) => `order:${id}`))) {
-        if (data?.state) rows.set(Number(key.split(":")[1]), data.state.status);
-      }
-    }
-    return rows;
-  }
-
   /**
-   * Waits until nothing is under way, then checks that the books balance: every order that stands is paid once,
-   * accepted once, delivered once and shown; nothing else is; stock and orders add up.
-   * @param promised ids that customers were told
+   * Waits until the books balance: every order that stands is paid once, accepted once, delivered once and shown; nothing else
+   * is; stock and orders add up.
+   * @param placed the orders that stand
    * @param initialStock of the product that they ordered, one piece each
    */
-  async audit(promised: readonly number[], initialStock: number, withinMs = 60_000): Promise<void> {
-    assert.equal(new Set(promised).size, promised.length, "an id was given to two customers");
-    await until(
-      "no order is pending",
-      withinMs,
-      async () => ![...(await this.recorded()).values()].includes("Pending"),
-    );
-    const placed = [...(await this.recorded())]
-      .filter(([, status]) => status === "OrderPlaced")
-      .map(([id]) => id);
+  async balances(placed: readonly number[], initialStock: number, withinMs = 60_000): Promise<void> {
     const standing = new Set(placed);
-    for (const id of promised) assert.ok(standing.has(id), `order ${id} was promised and does not stand`);
     const differs = async (name: string, field: string, value: string): Promise<string | undefined> => {
       const ids = (await this.all(name))
         .filter((item) => item[field] === value)
@@ -177,6 +126,83 @@ export class TestShop {
     }).catch((error: Error) => {
       throw new Error(`${error.message}: ${wrong}`);
     });
+  }
+}
+
+/** A shop that this process has started. */
+export class TestShop extends ShopAt {
+  private constructor(
+    readonly system: System,
+    readonly data: string,
+  ) {
+    super(system.gateway);
+  }
+
+  protected override headersFor(base: string): Record<string, string> {
+    return this.system.headersFor(base);
+  }
+
+  /** Starts a shop on its own data directory and ports. */
+  static async open(ports: number, options: StartOptions = {}): Promise<TestShop> {
+    const data = options.data ?? (await mkdtemp(join(tmpdir(), "jangteo-e2e-")));
+    try {
+      return new TestShop(await startSystem({ ...options, data, ports }), data);
+    } catch (error) {
+      // The message has what matters of the logs. What the caller keeps somewhere stays.
+      if (options.data === undefined) await rm(data, { recursive: true, force: true, maxRetries: 10 });
+      throw error;
+    }
+  }
+
+  /** Stops it; with `keep`, its data stays for the next {@link open}. */
+  async close(keep = false): Promise<void> {
+    await this.system.stop({ now: !keep }); // what is thrown away needs no farewell
+    // Of a server that was killed, a part may still write for a moment.
+    if (!keep) await rm(this.data, { recursive: true, force: true, maxRetries: 10 });
+  }
+
+  /** What the order service has on record, hidden orders included: status by id. Asked of its sidecar. */
+  async recorded(): Promise<Map<number, string>> {
+    type Row = { key: string; data?: { next?: number; state?: { status: string } | null } };
+    const state = async (keys: string[]) => {
+      const asked = { keys, parallelism: 10 };
+      const sidecar = this.system.sidecarUrl("order");
+      const answer = await this.http("POST", "/v1.0/state/orders/bulk", asked, {}, sidecar);
+      assert.equal(answer.status, 200);
+      return (answer.body as Row[]).map(({ key, data }) => ({
+        key,
+        data: unpacked({ value: data, etag: "" })?.value,
+      })) as Row[];
+    };
+    const [counter] = await state(["ids:order"]);
+    const last = (counter?.data?.next ?? 1) - 1;
+    const rows = new Map<number, string>();
+    for (let from = 1; from <= last; from += 500) {
+      const ids = Array.from({ length: Math.min(500, last - from + 1) }, (_, i) => from + i);
+      for (const { key, data } of await state(ids.map((id) => `order:${id}`))) {
+        if (data?.state) rows.set(Number(key.split(":")[1]), data.state.status);
+      }
+    }
+    return rows;
+  }
+
+  /**
+   * Waits until nothing is under way, then checks that the {@link balances books balance}.
+   * @param promised ids that customers were told
+   */
+  async audit(promised: readonly number[], initialStock: number, withinMs = 60_000): Promise<void> {
+    assert.equal(new Set(promised).size, promised.length, "an id was given to two customers");
+    await until(
+      "no order is pending",
+      withinMs,
+      async () => ![...(await this.recorded()).values()].includes("Pending"),
+    );
+    const placed = [...(await this.recorded())]
+      .filter(([, status]) => status === "OrderPlaced")
+      .map(([id]) => id);
+    const standing = new Set(placed);
+    for (const id of promised) assert.ok(standing.has(id), `order ${id} was promised and does not stand`);
+    await this.balances(placed, initialStock, withinMs);
   }
 }
 

@@ -23,7 +23,7 @@ export type Line = keyof typeof LINES;
 export type Siege = Record<Line, number>;
 
 /** As siege comes, but that nothing is left in a log, and that it does not give up where a lot fails, as it is meant to. */
-const CONFIG = `verbose = false
+export const CONFIG = `verbose = false
 color = off
 json_output = false
 logging = false

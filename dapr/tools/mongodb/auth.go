@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/FerretDB/wire/wirebson"
 	"github.com/xdg-go/scram"
@@ -28,49 +29,82 @@ type account struct {
 	keys           map[string]scram.StoredCredentials // by mechanism
 }
 
-// users of the server by "database.user"; nil when the server asks for none.
-type users map[string]*account
+// users of the server; nil when it asks for none.
+type users struct {
+	path string
+	mu   sync.RWMutex
+	all  map[string]*account // by "database.user"
+}
+
+// entry is one user in the --users file, which is where the passwords themselves are kept.
+type entry struct {
+	User     string   `json:"user"`
+	Password string   `json:"password"`
+	Database string   `json:"database"`
+	Roles    []string `json:"roles,omitempty"`
+}
+
+var knownRoles = []string{"read", "readWrite", "dbAdmin", "dbOwner", "root"}
 
 // loadUsers reads JSON [{"user","password","database","roles"?}].
-func loadUsers(path string) (users, error) {
-	text, err := os.ReadFile(path)
+func loadUsers(path string) (*users, error) {
+	entries, err := readEntries(path)
 	if err != nil {
-		return nil, fmt.Errorf("--users: %w", err)
+		return nil, err
 	}
-	var entries []struct {
-		User     string   `json:"user"`
-		Password string   `json:"password"`
-		Database string   `json:"database"`
-		Roles    []string `json:"roles"`
-	}
-	if err := json.Unmarshal(text, &entries); err != nil {
-		return nil, fmt.Errorf("--users %s must be a JSON array of {user, password, database}: %w", path, err)
-	}
-	all := users{}
+	u := &users{path: path, all: map[string]*account{}}
 	for i, e := range entries {
 		if e.User == "" || e.Password == "" || e.Database == "" {
 			return nil, fmt.Errorf("--users %s: entry %d lacks user, password or database", path, i)
 		}
-		a := &account{name: e.User, database: e.Database, roles: e.Roles, keys: map[string]scram.StoredCredentials{}}
 		for _, role := range e.Roles {
-			if !slices.Contains([]string{"read", "readWrite", "dbAdmin", "dbOwner", "root"}, role) {
-				return nil, fmt.Errorf("--users %s: %s has the role %q; known are read, readWrite, dbAdmin, dbOwner, root", path, e.User, role)
+			if !slices.Contains(knownRoles, role) {
+				return nil, fmt.Errorf("--users %s: %s has the role %q; known are %s", path, e.User, role, strings.Join(knownRoles, ", "))
 			}
 		}
-		sha256, err := scram.SHA256.NewClient(e.User, e.Password, "")
-		if err != nil {
+		if u.all[e.Database+"."+e.User], err = newAccount(e); err != nil {
 			return nil, fmt.Errorf("--users %s: the password of %s: %w", path, e.User, err)
 		}
-		a.keys["SCRAM-SHA-256"] = sha256.GetStoredCredentials(scram.KeyFactors{Salt: salt(28), Iters: iterations256})
-		digest := md5.Sum([]byte(e.User + ":mongo:" + e.Password)) //nolint:gosec // see the import
-		sha1, err := scram.SHA1.NewClientUnprepped(e.User, hex.EncodeToString(digest[:]), "")
-		if err != nil {
-			return nil, fmt.Errorf("--users %s: the password of %s: %w", path, e.User, err)
-		}
-		a.keys["SCRAM-SHA-1"] = sha1.GetStoredCredentials(scram.KeyFactors{Salt: salt(16), Iters: iterations1})
-		all[e.Database+"."+e.User] = a
 	}
-	return all, nil
+	return u, nil
+}
+
+func readEntries(path string) ([]entry, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--users: %w", err)
+	}
+	var entries []entry
+	if err := json.Unmarshal(text, &entries); err != nil {
+		return nil, fmt.Errorf("--users %s must be a JSON array of {user, password, database}: %w", path, err)
+	}
+	return entries, nil
+}
+
+func newAccount(e entry) (*account, error) {
+	a := &account{name: e.User, database: e.Database, roles: e.Roles, keys: map[string]scram.StoredCredentials{}}
+	sha256, err := scram.SHA256.NewClient(e.User, e.Password, "")
+	if err != nil {
+		return nil, err
+	}
+	a.keys["SCRAM-SHA-256"] = sha256.GetStoredCredentials(scram.KeyFactors{Salt: salt(28), Iters: iterations256})
+	digest := md5.Sum([]byte(e.User + ":mongo:" + e.Password)) //nolint:gosec // see the import
+	sha1, err := scram.SHA1.NewClientUnprepped(e.User, hex.EncodeToString(digest[:]), "")
+	if err != nil {
+		return nil, err
+	}
+	a.keys["SCRAM-SHA-1"] = sha1.GetStoredCredentials(scram.KeyFactors{Salt: salt(16), Iters: iterations1})
+	return a, nil
+}
+
+// find returns the account of a user as it is now; nil where there is none, or no users at all.
+func (u *users) find(database, name string) *account {
+	if u == nil {
+		return nil
+	}
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.all[database+"."+name]
 }
 
 func salt(n int) string {
@@ -96,7 +130,7 @@ type login struct {
 var errLogin = failure{18, "Authentication failed."}
 
 // saslStart begins a conversation; doc is the command, or speculativeAuthenticate of hello.
-func (u users) saslStart(doc *wirebson.Document, database string) (*login, *wirebson.Document, error) {
+func (u *users) saslStart(doc *wirebson.Document, database string) (*login, *wirebson.Document, error) {
 	mechanism, _ := doc.Get("mechanism").(string)
 	if u == nil {
 		return nil, nil, errLogin
@@ -111,8 +145,8 @@ func (u users) saslStart(doc *wirebson.Document, database string) (*login, *wire
 		return nil, nil, failure{334, fmt.Sprintf("Unsupported mechanism %q. Use SCRAM-SHA-256 or SCRAM-SHA-1.", mechanism)}
 	}
 	server, err := method.NewServer(func(name string) (scram.StoredCredentials, error) {
-		a, ok := u[database+"."+name]
-		if !ok {
+		a := u.find(database, name)
+		if a == nil {
 			return scram.StoredCredentials{}, errors.New("no such user")
 		}
 		return a.keys[mechanism], nil
@@ -129,7 +163,7 @@ func (u users) saslStart(doc *wirebson.Document, database string) (*login, *wire
 }
 
 // step answers one message of the client; the account is set by the message that proves its password.
-func (l *login) step(u users, doc *wirebson.Document) (*wirebson.Document, *account, error) {
+func (l *login) step(u *users, doc *wirebson.Document) (*wirebson.Document, *account, error) {
 	payload, ok := doc.Get("payload").(wirebson.Binary)
 	if !ok {
 		text, isText := doc.Get("payload").(string)
@@ -148,7 +182,7 @@ func (l *login) step(u users, doc *wirebson.Document) (*wirebson.Document, *acco
 	if !l.scram.Done() {
 		return saslReply(text, false), nil, nil
 	}
-	a := u[l.database+"."+l.scram.Username()]
+	a := u.find(l.database, l.scram.Username())
 	if !l.scram.Valid() || a == nil {
 		return nil, nil, errLogin
 	}
@@ -174,8 +208,14 @@ var readCommands = map[string]bool{
 	"collstats": true, "dataSize": true, "validate": true,
 }
 
+// administrative commands are root's alone.
+var administrative = map[string]bool{
+	"createUser": true, "updateUser": true, "usersInfo": true, "replSetInitiate": true, "replSetReconfig": true,
+	"replSetGetConfig": true, "replSetGetStatus": true,
+}
+
 // authorize tells whether the connection's user may run a command on a database.
-func (u users) authorize(a *account, command, database string, doc *wirebson.Document) error {
+func (u *users) authorize(a *account, command, database string, doc *wirebson.Document) error {
 	if u == nil || openCommands[command] {
 		return nil
 	}
@@ -186,6 +226,9 @@ func (u users) authorize(a *account, command, database string, doc *wirebson.Doc
 		return nil
 	}
 	denied := failure{13, fmt.Sprintf("not authorized on %s to execute command %s", database, command)}
+	if administrative[command] {
+		return denied
+	}
 	if command == "renameCollection" { // names its collections in full
 		own := func(name string) bool {
 			ns, _ := doc.Get(name).(string)

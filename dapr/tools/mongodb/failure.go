@@ -21,6 +21,9 @@ func notSupported(what string) error {
 var codeNames = map[int32]string{
 	2: "BadValue", 8: "UnknownError", 13: "Unauthorized", 14: "TypeMismatch", 18: "AuthenticationFailed",
 	20: "IllegalOperation", 43: "CursorNotFound", 59: "CommandNotFound", 66: "ImmutableField", 238: "NotImplemented",
+	11: "UserNotFound", 23: "AlreadyInitialized", 31: "RoleNotFound", 74: "NodeNotFound", 76: "NoReplicationEnabled",
+	93: "InvalidReplicaSetConfig", 94: "NotYetInitialized", 103: "NewReplicaSetConfigurationIncompatible",
+	10107: "NotWritablePrimary", 51003: "Location51003",
 	17: "ProtocolError", 334: "MechanismUnavailable", 73: "InvalidNamespace", 11000: "DuplicateKey",
 }
 

@@ -19,20 +19,29 @@ func main() {
 	host := flag.String("bind_ip", "127.0.0.1", "address to listen on")
 	dbpath := flag.String("dbpath", "", "directory of the data, made where it is missing")
 	usersFile := flag.String("users", "", "JSON file of [{user, password, database, roles?}]; without it no login is asked for")
+	replSet := flag.String("replSet", "", "name of a replica set with this one member, which replSetInitiate sets up")
+	everywhere := flag.Bool("bind_ip_all", false, "listen on all addresses")
+	// So that the command line of a mongod can be used.
+	for _, name := range []string{"keyFile", "wiredTigerCacheSizeGB"} {
+		flag.String(name, "", "ignored")
+	}
 	flag.Parse()
-	if err := run(*host, *port, *dbpath, *usersFile); err != nil {
+	if *everywhere {
+		*host = ""
+	}
+	if err := run(*host, *port, *dbpath, *usersFile, *replSet); err != nil {
 		fmt.Fprintln(os.Stderr, "mongodb-standin: "+err.Error())
 		os.Exit(1)
 	}
 }
 
-func run(host string, port int, dbpath, usersFile string) error {
+func run(host string, port int, dbpath, usersFile, replSet string) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	if dbpath == "" {
 		return errors.New("--dbpath is missing: name a directory for the data")
 	}
-	s, err := start(ctx, dbpath, usersFile)
+	s, err := start(ctx, dbpath, usersFile, replSet)
 	if err != nil {
 		return err
 	}
@@ -54,7 +63,7 @@ func run(host string, port int, dbpath, usersFile string) error {
 }
 
 // start opens the data below dbpath; the server sweeps until the context ends.
-func start(ctx context.Context, dbpath, usersFile string) (*server, error) {
+func start(ctx context.Context, dbpath, usersFile, replSet string) (*server, error) {
 	dir, err := filepath.Abs(dbpath)
 	if err != nil {
 		return nil, err
@@ -69,6 +78,12 @@ func start(ctx context.Context, dbpath, usersFile string) (*server, error) {
 	}
 	if usersFile != "" {
 		if s.users, err = loadUsers(usersFile); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	if replSet != "" {
+		if s.replica, err = openReplicaSet(dir, replSet); err != nil {
 			release()
 			return nil, err
 		}

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func serveHere(t testing.TB, usersFile string) (*server, string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := start(ctx, t.TempDir(), usersFile)
+	s, err := start(ctx, t.TempDir(), usersFile, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,11 +253,12 @@ func TestForwardedUpdatesDoNotRace(t *testing.T) {
 }
 
 // program starts the server as a process of its own.
-func program(t *testing.T, dir string) (*exec.Cmd, string) {
+func program(t *testing.T, dir string, args ...string) (*exec.Cmd, string) {
 	t.Helper()
 	p := exec.Command(os.Args[0])
+	args = append([]string{"--port", "0", "--dbpath", dir}, args...)
 	// The race detector would sleep for a second at the end.
-	p.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", asProgram+"=--port\n0\n--dbpath\n"+dir)
+	p.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", asProgram+"="+strings.Join(args, "\n"))
 	p.Stderr = os.Stderr
 	out, err := p.StdoutPipe()
 	no(t, err)
@@ -378,6 +379,191 @@ func TestUsers(t *testing.T) {
 	equal(t, n, int64(2))
 	_, err = look.DeleteMany(ctx, bson.M{})
 	equal(t, code(err), int32(13))
+}
+
+// What the set-up of a MongoDB sends, to one that is started as a mongod is, is killed and comes back.
+func TestReplicaSetOfOne(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "users.json")
+	no(t, os.WriteFile(file, []byte(`[{"user":"root","password":"r","database":"admin","roles":["root"]}]`), 0o600))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	no(t, err)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	no(t, l.Close())
+	begin := func() (p *exec.Cmd, address string, root *mongo.Database) {
+		p, address = program(t, dir, "--users", file, "--port", port, "--replSet", "rs0", "--keyFile", "k", "--wiredTigerCacheSizeGB", "0.5")
+		c, err := mongo.Connect(ctx, options.Client().ApplyURI("mongodb://root:r@"+address+"/?authSource=admin&directConnection=true"))
+		no(t, err)
+		t.Cleanup(func() { _ = c.Disconnect(ctx) })
+		return p, address, c.Database("admin")
+	}
+	p, address, root := begin()
+	command := func(name string, value any) int32 {
+		return code(root.RunCommand(ctx, bson.D{{Key: name, Value: value}}).Err())
+	}
+	set := func(id string, version int, hosts ...string) bson.D {
+		members := bson.A{}
+		for i, host := range hosts {
+			members = append(members, bson.D{{Key: "_id", Value: i}, {Key: "host", Value: host}})
+		}
+		return bson.D{{Key: "_id", Value: id}, {Key: "version", Value: version}, {Key: "members", Value: members}}
+	}
+	hello := func() bson.M {
+		var reply bson.M
+		no(t, root.RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&reply))
+		return reply
+	}
+
+	equal(t, command("replSetGetConfig", 1), int32(94))
+	equal(t, command("replSetGetStatus", 1), int32(94))
+	equal(t, command("replSetReconfig", set("rs0", 2, address)), int32(94))
+	equal(t, command("createUser", "early"), int32(10107))
+	equal(t, hello()["isWritablePrimary"], any(false))
+	equal(t, command("replSetInitiate", set("other", 1, address)), int32(93))
+	equal(t, command("replSetInitiate", set("rs0", 1, "no-port")), int32(93))
+	equal(t, command("replSetInitiate", set("rs0", 1, address, "127.0.0.1:1")), int32(238))
+	equal(t, command("replSetInitiate", set("rs0", 1, "127.0.0.1:1")), int32(74))
+	equal(t, command("replSetInitiate", set("rs0", 1, address)), int32(0))
+	equal(t, command("replSetInitiate", set("rs0", 1, address)), int32(23))
+	equal(t, hello()["isWritablePrimary"], any(true))
+	equal(t, command("replSetReconfig", set("rs0", 1, address)), int32(103))
+	equal(t, command("replSetReconfig", set("rs0", 2, address)), int32(0))
+	shop := root.Client().Database("shop")
+	no(t, shop.RunCommand(ctx, bson.D{{Key: "createUser", Value: "app"}, {Key: "pwd", Value: "old"},
+		{Key: "roles", Value: bson.A{bson.M{"role": "readWrite", "db": "shop"}}}}).Err())
+	no(t, shop.RunCommand(ctx, bson.D{{Key: "updateUser", Value: "app"}, {Key: "pwd", Value: "new"}}).Err())
+
+	no(t, p.Process.Kill())
+	_ = p.Wait()
+	_, address, root = begin()
+	equal(t, command("replSetInitiate", set("rs0", 1, address)), int32(23))
+	var reply struct {
+		Config struct {
+			ID      string `bson:"_id"`
+			Version int
+			Members []struct{ Host string }
+		}
+	}
+	no(t, root.RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Decode(&reply))
+	equal(t, []any{reply.Config.ID, reply.Config.Version, reply.Config.Members[0].Host}, []any{"rs0", 2, address})
+	equal(t, hello()["hosts"], any(primitive.A{address}))
+
+	// A client that looks for the set finds its member, without the sessions that it does not have.
+	app, err := mongo.Connect(ctx, options.Client().ApplyURI("mongodb://app:new@"+address+"/shop?replicaSet=rs0&w=majority"))
+	no(t, err)
+	defer func() { _ = app.Disconnect(ctx) }()
+	no(t, app.Ping(ctx, readpref.Primary()))
+	state := app.Database("shop").Collection("state")
+	_, err = daprSet(state, "k", "v", "e", "", 0)
+	no(t, err)
+	session, err := app.StartSession()
+	if err == nil {
+		_, err = session.WithTransaction(ctx, func(ctx mongo.SessionContext) (any, error) { return state.InsertOne(ctx, bson.M{"_id": "half"}) })
+		session.EndSession(ctx)
+	}
+	if err == nil || !strings.Contains(err.Error(), "does not support sessions") {
+		t.Fatal(err)
+	}
+	_, err = app.Database("bank").Collection("x").InsertOne(ctx, bson.M{})
+	equal(t, code(err), int32(13))
+	stranger, err := mongo.Connect(ctx, options.Client().ApplyURI("mongodb://"+address+"/?replicaSet=other").SetServerSelectionTimeout(300*time.Millisecond))
+	no(t, err)
+	defer func() { _ = stranger.Disconnect(ctx) }()
+	if stranger.Ping(ctx, nil) == nil {
+		t.Fatal("a client of another replica set finds itself at home")
+	}
+
+	if _, err := openReplicaSet(dir, "rs1"); err == nil || !strings.Contains(err.Error(), "rs0") {
+		t.Fatal(err)
+	}
+}
+
+func TestUserCommands(t *testing.T) {
+	ctx := context.Background()
+	file := filepath.Join(t.TempDir(), "users.json")
+	no(t, os.WriteFile(file, []byte(`[{"user":"root","password":"r","database":"admin","roles":["root"]},{"user":"old","password":"o","database":"shop"}]`), 0o600))
+	_, address := serveHere(t, file)
+	login := func(user, password string) (*mongo.Database, error) {
+		source := map[bool]string{true: "admin", false: "shop"}[user == "root"]
+		c, err := mongo.Connect(ctx, options.Client().ApplyURI("mongodb://"+address).SetAuth(options.Credential{
+			AuthMechanism: "SCRAM-SHA-256", AuthSource: source, Username: user, Password: password}))
+		no(t, err)
+		t.Cleanup(func() { _ = c.Disconnect(ctx) })
+		return c.Database("shop"), c.Ping(ctx, nil)
+	}
+	role := func(name, db string) bson.A { return bson.A{bson.M{"role": name, "db": db}} }
+	run := func(db *mongo.Database, command, user string, more ...bson.E) int32 {
+		return code(db.RunCommand(ctx, append(bson.D{{Key: command, Value: user}}, more...)).Err())
+	}
+	pwd := func(value string) bson.E { return bson.E{Key: "pwd", Value: value} }
+	roles := func(value any) bson.E { return bson.E{Key: "roles", Value: value} }
+	shop, err := login("root", "r")
+	no(t, err)
+
+	equal(t, run(shop, "updateUser", "app", pwd("p")), int32(11))
+	equal(t, run(shop, "createUser", "app", pwd("p"), roles(role("readWrite", "shop"))), int32(0))
+	equal(t, run(shop, "createUser", "app", pwd("p"), roles(role("readWrite", "shop"))), int32(51003))
+	for _, refused := range []struct {
+		roles any
+		code  int32
+	}{{bson.A{}, 238}, {role("readWrite", "bank"), 238}, {bson.A{"root"}, 238}, {role("sorcerer", "shop"), 31}, {bson.A{1}, 31}} {
+		equal(t, run(shop, "createUser", "x", pwd("p"), roles(refused.roles)), refused.code)
+	}
+	equal(t, run(shop, "createUser", "x", roles(bson.A{"read"})), int32(238))
+	equal(t, run(shop, "createUser", "", pwd("p"), roles(bson.A{"read"})), int32(2))
+
+	app, err := login("app", "p")
+	no(t, err)
+	_, err = app.Collection("x").InsertOne(ctx, bson.M{})
+	no(t, err)
+	_, err = app.Client().Database("bank").Collection("x").InsertOne(ctx, bson.M{})
+	equal(t, code(err), int32(13))
+	for _, command := range []string{"createUser", "updateUser", "usersInfo", "replSetGetConfig", "replSetInitiate"} {
+		equal(t, run(app, command, "app", pwd("p"), roles(bson.A{"dbOwner"})), int32(13))
+	}
+	// What changes holds for who is logged in as well.
+	equal(t, run(shop, "updateUser", "app", pwd("q"), roles(bson.A{"read"})), int32(0))
+	_, err = app.Collection("x").InsertOne(ctx, bson.M{})
+	equal(t, code(err), int32(13))
+	if _, err := login("app", "p"); err == nil {
+		t.Fatal("the old password still works")
+	}
+	if _, err := login("app", "q"); err != nil {
+		t.Fatal(err)
+	}
+
+	names := func(wanted any) (names []string) {
+		var reply struct {
+			Users []struct {
+				ID    string `bson:"_id"`
+				Roles []struct{ Role, DB string }
+			}
+		}
+		no(t, shop.RunCommand(ctx, bson.D{{Key: "usersInfo", Value: wanted}}).Decode(&reply))
+		for _, u := range reply.Users {
+			names = append(names, u.ID+" "+u.Roles[0].Role+"@"+u.Roles[0].DB)
+		}
+		return names
+	}
+	equal(t, names("app"), []string{"shop.app read@shop"})
+	equal(t, names(bson.M{"user": "root", "db": "admin"}), []string{"admin.root root@admin"})
+	equal(t, names(bson.A{"app", "nobody"}), []string{"shop.app read@shop"})
+	equal(t, names(1), []string{"shop.app read@shop", "shop.old dbOwner@shop"})
+	equal(t, names("nobody"), []string(nil))
+
+	// Nothing but the file is needed to know them again.
+	again, err := loadUsers(file)
+	no(t, err)
+	equal(t, again.find("shop", "app").roles, []string{"read"})
+	stat, err := os.Stat(file)
+	no(t, err)
+	equal(t, stat.Mode().Perm(), os.FileMode(0o600))
+
+	_, open := serveHere(t, "")
+	db := connect(t, open, "").Database("shop")
+	equal(t, run(db, "createUser", "app", pwd("p"), roles(bson.A{"read"})), int32(238))
+	equal(t, code(db.RunCommand(ctx, bson.D{{Key: "replSetGetConfig", Value: 1}}).Err()), int32(76))
 }
 
 func TestTransactionsAreRefused(t *testing.T) {

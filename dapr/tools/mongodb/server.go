@@ -19,7 +19,8 @@ import (
 // server answers MongoDB's wire protocol: by itself where FerretDB would be slow, lacks something or races, else with
 // FerretDB's answer.
 type server struct {
-	users   users
+	users   *users
+	replica *replicaSet
 	store   *store
 	ferret  *ferret
 	cursors *cursors
@@ -150,6 +151,9 @@ func isHello(name string) bool { return name == "hello" || name == "isMaster" ||
 func (s *server) run(sess *session, doc *wirebson.Document) (*wirebson.Document, error) {
 	c := &command{name: doc.Command(), doc: doc}
 	c.database, _ = doc.Get("$db").(string)
+	if a := sess.account; a != nil {
+		sess.account = s.users.find(a.database, a.name) // whose roles may have changed since the login
+	}
 	if err := s.users.authorize(sess.account, c.name, c.database, doc); err != nil {
 		return nil, err
 	}
@@ -183,6 +187,19 @@ func (s *server) run(sess *session, doc *wirebson.Document) (*wirebson.Document,
 	}
 	if !databaseName.MatchString(c.database) {
 		return nil, failure{73, fmt.Sprintf("Invalid namespace specified '%s'. A database's name has up to 63 of a-z, A-Z, 0-9, _ and -.", c.database)}
+	}
+	switch c.name {
+	case "replSetInitiate", "replSetReconfig", "replSetGetConfig", "replSetGetStatus":
+		return s.replica.run(c)
+	}
+	if !s.replica.isPrimary() && c.name != "buildInfo" && c.name != "buildinfo" {
+		return nil, failure{10107, "not primary: the replica set is not initiated yet"}
+	}
+	switch c.name {
+	case "createUser", "updateUser":
+		return s.users.put(c)
+	case "usersInfo":
+		return s.users.info(c)
 	}
 	reply, err := s.execute(c)
 	if err == nil && c.name == "listDatabases" {
@@ -299,25 +316,30 @@ func simplified(filter *wirebson.Document) *wirebson.Document {
 	return out
 }
 
-// hello describes a single server, no replica set.
+// hello describes a single server, or the only member of a replica set.
 func (s *server) hello(sess *session, doc *wirebson.Document) *wirebson.Document {
 	reply := wirebson.MakeDocument(16)
 	if doc.Command() == "hello" {
-		put(reply, "isWritablePrimary", true)
+		put(reply, "isWritablePrimary", s.replica.isPrimary())
 	} else {
-		put(reply, "ismaster", true)
+		put(reply, "ismaster", s.replica.isPrimary())
 	}
 	put(reply, "helloOk", true)
 	put(reply, "maxBsonObjectSize", int32(16<<20))
 	put(reply, "maxMessageSizeBytes", int32(wire.MaxMsgLen))
 	put(reply, "maxWriteBatchSize", int32(100_000))
 	put(reply, "localTime", time.Now().UTC())
-	put(reply, "logicalSessionTimeoutMinutes", int32(30))
+	if s.replica == nil {
+		put(reply, "logicalSessionTimeoutMinutes", int32(30))
+	} else {
+		s.replica.describe(reply)
+	}
 	put(reply, "connectionId", sess.id)
 	put(reply, "minWireVersion", int32(0))
 	put(reply, "maxWireVersion", int32(21)) // MongoDB 7.0
 	put(reply, "readOnly", false)
-	if name, ok := doc.Get("saslSupportedMechs").(string); ok && s.users[name] != nil {
+	name, _ := doc.Get("saslSupportedMechs").(string)
+	if database, user, ok := strings.Cut(name, "."); ok && s.users.find(database, user) != nil {
 		put(reply, "saslSupportedMechs", wirebson.MustArray("SCRAM-SHA-1", "SCRAM-SHA-256"))
 	}
 	if start, ok := doc.Get("speculativeAuthenticate").(*wirebson.Document); ok && start.Get("saslStart") != nil {
@@ -355,13 +377,7 @@ func (sess *session) status() *wirebson.Document {
 	who, roles := wirebson.MakeArray(1), wirebson.MakeArray(1)
 	if a := sess.account; a != nil {
 		_ = who.Add(wirebson.MustDocument("user", a.name, "db", a.database))
-		names := a.roles
-		if len(names) == 0 {
-			names = []string{"dbOwner"}
-		}
-		for _, role := range names {
-			_ = roles.Add(wirebson.MustDocument("role", role, "db", a.database))
-		}
+		roles = a.roleDocuments()
 	}
 	return wirebson.MustDocument("authInfo", wirebson.MustDocument("authenticatedUsers", who, "authenticatedUserRoles", roles), "ok", float64(1))
 }
