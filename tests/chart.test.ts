@@ -149,17 +149,17 @@ describe("the service table", () => {
     assert.equal(kind(small(), "Deployment").length, apps.length);
   });
 
-  it("leaves a sidecar longer than its service, and the pod longer than both", () => {
+  it("leaves a process until nobody is sent to it, and its sidecar longer than that", () => {
     everywhere((manifest, where) => {
       if (manifest.kind !== "Deployment" || manifest.metadata.labels?.app === "ingress") return;
-      const pod = podOf(manifest);
-      const preStop = Number(pod.containers[0].lifecycle.preStop.exec.command[1]);
-      const block = Number.parseInt(
-        manifest.spec.template.metadata.annotations["dapr.io/block-shutdown-duration"],
-        10,
-      );
-      assert.ok(block > preStop + 6, where);
-      assert.ok(pod.terminationGracePeriodSeconds > block + preStop + 6, where);
+      const { metadata, spec } = manifest.spec.template;
+      const preStop = Number(spec.containers[0].lifecycle.preStop.exec.command[1]);
+      assert.ok(preStop > 20 + 5, `${where}: sidecars remember addresses for 20 s, DNS for 5`);
+      const block = Number.parseInt(metadata.annotations["dapr.io/block-shutdown-duration"], 10);
+      const native = metadata.annotations["dapr.io/enable-native-sidecar"] === "true";
+      assert.ok(native || block > preStop + 6, where);
+      const inAll = preStop + 6 + (native ? block : 0) + 3;
+      assert.ok(spec.terminationGracePeriodSeconds > inAll, where);
     });
   });
 
