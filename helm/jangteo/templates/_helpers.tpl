@@ -95,6 +95,12 @@ components/ or single files, with commas between; of files with one name the las
 addresses, paths, where secrets are kept, and that a server may be somebody else's.
 */}}
 {{- define "jangteo.components" -}}
+{{- /* Made once: every template asks for them, some for each service. */ -}}
+{{- if not (hasKey .Values "madeComponents") }}{{ $_ := set .Values "madeComponents" (include "jangteo.makeComponents" .) }}{{ end -}}
+{{- .Values.madeComponents -}}
+{{- end -}}
+
+{{- define "jangteo.makeComponents" -}}
 {{- $files := dict -}}
 {{- range $layer := splitList "," .Values.backend -}}
   {{- $layer = trim $layer -}}
