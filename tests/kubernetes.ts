@@ -27,6 +27,8 @@ it makes and removes. The cluster has Dapr (1.18, with mTLS), a metrics server a
   --builder NAME         docker, podman or buildah; the first of these that is here
   --build-args "WORDS"   more words for the builder's build command
   --no-build             the images are there already
+  --ingress-url URL      where the cluster's own controller of Ingress and Gateway API answers, as seen from a pod, such as
+                         http://traefik.traefik; without it, the proof \`controllers\` is left out
   --crds                 install the CRDs of the Gateway API, KEDA and the Prometheus operator where they are missing (with Go), to
                          check what the chart makes of these kinds
   --keep                 leave the two shops on the cluster
@@ -42,6 +44,7 @@ interface Options {
   builder?: string;
   load?: string;
   push?: string;
+  ingressUrl?: string;
   standIns: boolean;
   buildArgs?: string;
   build: boolean;
@@ -61,7 +64,7 @@ function readOptions(args: string[]): Options | "help" {
     args: others,
     allowPositionals: true,
     options: {
-      ...{ builder: text, load: text, push: text, list: flag, help: flag },
+      ...{ builder: text, load: text, push: text, "ingress-url": text, list: flag, help: flag },
       ...{ "stand-ins": flag, "no-build": flag, crds: flag, keep: flag, record: flag },
     },
   });
@@ -71,8 +74,13 @@ function readOptions(args: string[]): Options | "help" {
   if (unknown !== undefined)
     throw new Error(`There is no proof "${unknown}"; there are ${there.join(", ")}.`);
   const { builder, load, push, list, crds, keep, record } = values;
+  const ingressUrl = values["ingress-url"];
+  const usual = PROOFS.filter(({ wantsController }) => ingressUrl || !wantsController).map(
+    ({ name }) => name,
+  );
   return {
-    names: positionals.length === 0 ? there : positionals,
+    names: positionals.length === 0 ? usual : positionals,
+    ingressUrl,
     ...{ builder, load, push, list, buildArgs, crds, keep, record },
     ...{ standIns: values["stand-ins"], build: !values["no-build"] },
   };
@@ -261,7 +269,14 @@ async function perform(options: Options): Promise<void> {
       title(`${proof.name}  ${proof.title}`);
       say(`shows ${proof.items.join(", ")}`);
       await step(proof.name, () =>
-        proof.perform({ ...stage, fashion, coffee, killer, controlPlane: CONTROL_PLANE }),
+        proof.perform({
+          ...stage,
+          fashion,
+          coffee,
+          killer,
+          controlPlane: CONTROL_PLANE,
+          ingressUrl: options.ingressUrl,
+        }),
       );
     }
   } finally {
@@ -285,15 +300,23 @@ async function perform(options: Options): Promise<void> {
   if (failed.length > 0) process.exitCode = 1;
 }
 
-/** Puts the figures between the marks in docs/kubernetes.md. */
+/** Puts the figures between the marks in docs/kubernetes.md; those that were not measured this time stay. */
 function record(figures: readonly [string, string, string][], version: string): void {
   const path = join(root, "docs", "kubernetes.md");
   const text = readFileSync(path, "utf8");
   const [before = "", rest = ""] = text.split(/(?<=<!-- figures -->\n)/);
-  const after = rest.slice(rest.indexOf("<!-- /figures -->"));
-  const rows = figures.map((row) => `| ${row.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`);
-  const head = `On Kubernetes ${version}, ${new Date().toISOString().slice(0, 10)}:\n\n| | the seed | here |\n| --- | --- | --- |\n`;
-  writeFileSync(path, `${before}${head}${rows.join("\n")}\n${after}`);
+  const end = rest.indexOf("<!-- /figures -->");
+  const rowOf = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const rows = new Map<string, string>();
+  for (const line of rest.slice(0, end).split("\n")) {
+    const [, what] = /^\| ([^|]+) \|/.exec(line) ?? [];
+    if (what !== undefined && what.trim() !== "" && !what.startsWith("---")) rows.set(what.trim(), line);
+  }
+  for (const figure of figures) rows.set(figure[0], rowOf(figure));
+  const date = new Date().toISOString().slice(0, 10);
+  const head = `On Kubernetes ${version}, ${date}:\n\n| | the seed | here |\n| --- | --- | --- |\n`;
+  writeFileSync(path, `${before}${head}${[...rows.values()].join("\n")}\n${rest.slice(end)}`);
 }
 
 await command(usage, readOptions, perform, "stopping");
