@@ -392,6 +392,19 @@ describe("components", () => {
     ]);
   });
 
+  it("have connections to Redis for every topic that a service listens to, however few processors there are", () => {
+    // Each topic keeps one; without a number there are ten for each processor that a sidecar may use.
+    for (const backend of ["embedded", "polyglot"]) {
+      const bus = files(backend).find(({ metadata }) => metadata.name === "events");
+      assert.ok(bus);
+      const connections = Number(items(bus).poolSize?.value);
+      for (const app of apps.filter((name) => name !== "gateway")) {
+        const topics = read(`services/${app}/src/events.ts`).match(/\bon\("/g) ?? [];
+        assert.ok(connections >= 2 * (topics.length + 1), `${backend}: ${app}: ${topics.length} topics`);
+      }
+    }
+  });
+
   it("and what sidecars do about failures are the repository's files", () => {
     for (const file of readdirSync(join(root, "dapr")).filter((name) => /^resiliency.*\.yaml$/.test(name))) {
       const original = parse(read(`dapr/${file}`)) as Manifest;
