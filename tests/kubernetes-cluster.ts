@@ -126,7 +126,7 @@ export class Release {
     await this.kubectl("rollout", "status", `deployment/${this.name}-${app}`, `--timeout=${withinS}s`);
   }
 
-  /** How often a service's container, or its sidecar, has been started again, in all pods that are there. */
+  /** How often a service's container, or its sidecar, has been started again, in all pods that are to stay. */
   async restarts(app: string, container = app): Promise<number> {
     const { items } = await this.get(
       "pods",
@@ -134,6 +134,7 @@ export class Release {
       `app.kubernetes.io/name=${app},app.kubernetes.io/instance=${this.name}`,
     );
     return (items as Manifest[])
+      .filter(({ metadata }) => !("deletionTimestamp" in metadata))
       .flatMap(({ status }) => [...(status.containerStatuses ?? []), ...(status.initContainerStatuses ?? [])])
       .filter((one: { name: string }) => one.name === container)
       .reduce((sum: number, one: { restartCount: number }) => sum + one.restartCount, 0);
