@@ -385,11 +385,15 @@ export const PROOFS: readonly Proof[] = [
     seed: { Availability: 97.9 },
     async perform(stage) {
       const { shop, say, check } = stage;
+      const order = ordering({ productId: 1, qty: 1, paymentType: "cash", cost: 1000 });
+      // Fresh processes are slow at first, which on a busy machine looks like an overload and is not what is shown here.
+      for (let round = 0; round < 12; round++)
+        await Promise.all(Array.from({ length: 10 }, () => order(shop)));
       await drill(shop, SLOW);
       say("payment takes 400 ms and up to 220 more; order waits 610 ms for one attempt");
       const table = await stage.siege();
       check(table.Availability >= 97.9, `${table.Availability} % served normally (the seed: about 97.9 %)`);
-      await opensAndCloses(stage, ordering({ productId: 1, qty: 1, paymentType: "cash", cost: 1000 }));
+      await opensAndCloses(stage, order);
       await nothingLeft(stage);
     },
   },
