@@ -6,7 +6,7 @@ import { root } from "#dapr/runner.js";
 import { StartError } from "#dapr/topology.js";
 import { chart, type Manifest, withoutLinks } from "./chart.js";
 import { ShopAt, until } from "./shop.js";
-import { CONFIG, parseTable, type Siege } from "./siege.js";
+import { aimedAt, CONFIG, parseTable, type Siege } from "./siege.js";
 
 const most = 256 * 1024 * 1024;
 
@@ -100,12 +100,15 @@ export class Release {
     return get(["--namespace", this.name, ...what]);
   }
 
-  async pods(app: string): Promise<Manifest[]> {
+  /** The pods of a service that are to stay, whatever they do. */
+  private async staying(app: string): Promise<Manifest[]> {
     const selector = `app.kubernetes.io/name=${app},app.kubernetes.io/instance=${this.name}`;
     const { items } = await this.get("pods", "-l", selector);
-    return (items as Manifest[]).filter(
-      ({ metadata, status }) => !("deletionTimestamp" in metadata) && status.phase === "Running",
-    );
+    return (items as Manifest[]).filter(({ metadata }) => !("deletionTimestamp" in metadata));
+  }
+
+  async pods(app: string): Promise<Manifest[]> {
+    return (await this.staying(app)).filter(({ status }) => status.phase === "Running");
   }
 
   /** The one pod of a service, or the first. */
@@ -128,13 +131,7 @@ export class Release {
 
   /** How often a service's container, or its sidecar, has been started again, in all pods that are to stay. */
   async restarts(app: string, container = app): Promise<number> {
-    const { items } = await this.get(
-      "pods",
-      "-l",
-      `app.kubernetes.io/name=${app},app.kubernetes.io/instance=${this.name}`,
-    );
-    return (items as Manifest[])
-      .filter(({ metadata }) => !("deletionTimestamp" in metadata))
+    return (await this.staying(app))
       .flatMap(({ status }) => [...(status.containerStatuses ?? []), ...(status.initContainerStatuses ?? [])])
       .filter((one: { name: string }) => one.name === container)
       .reduce((sum: number, one: { restartCount: number }) => sum + one.restartCount, 0);
@@ -174,9 +171,7 @@ export class Release {
 
   /** Runs a siege command, as the seeds have it, aimed at the gateway. */
   async siege(command: string): Promise<Siege> {
-    const aimed = command
-      .replace(/http:\/\/[^/\s'"]+/, this.gateway)
-      .replace(/^siege/, "siege -R /etc/tools/siegerc");
+    const aimed = aimedAt(command, this.gateway).replace(/^siege/, "siege -R /etc/tools/siegerc");
     const script = `${aimed} 2>&1 >/dev/null`;
     return parseTable(await this.kubectl("exec", TOOLS, "--", "bash", "-c", script));
   }
